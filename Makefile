@@ -1,0 +1,67 @@
+# Every target makes what it needs; `make` alone explains.
+PYTHON ?= python3
+RUNTIME ?= cpu
+PORT ?= 8000
+DATA ?= data
+RECIPE ?= training/recipes/default.toml
+RUN ?= runs/default
+
+SERVE_ENV := .venv-serve-$(RUNTIME)
+DEV_ENV := .venv
+DEV := $(DEV_ENV)/bin/
+INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
+
+.PHONY: help serve install-serve install-dev test check format lock train export bench clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+serve: $(SERVE_ENV)/.ready  ## Serve the embedded model on http://127.0.0.1:8000 (RUNTIME=gpu for NVIDIA)
+	$(SERVE_ENV)/bin/python -m service serve --port $(PORT)
+
+install-serve: $(SERVE_ENV)/.ready  ## Only install what serving needs
+
+install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
+
+test: $(DEV_ENV)/.ready  ## Run all tests
+	$(DEV)python -m pytest
+
+check: $(DEV_ENV)/.ready  ## Format, lint, types, import rules
+	$(DEV)ruff format --check .
+	$(DEV)ruff check .
+	$(DEV)mypy
+	PYTHONPATH=. $(DEV)lint-imports
+
+format: $(DEV_ENV)/.ready  ## Format, and mend what ruff can mend
+	$(DEV)ruff format .
+	$(DEV)ruff check --fix .
+
+train: $(DEV_ENV)/.ready  ## Train RECIPE on the folders under DATA into RUN
+	$(DEV)python -m training fit $(RECIPE) --data-root $(DATA) --run-dir $(RUN)
+
+export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-out patients, verify, card
+	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 'tnbc_p0[78]' --out models
+
+bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
+	$(DEV)python benchmarks/separation.py
+	$(DEV)python benchmarks/http_overhead.py
+
+lock:  ## Pin and hash the requirements anew (needs uv)
+	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
+	uv pip compile -q pyproject.toml --extra gpu $(LOCK) -o requirements/serve-gpu.txt
+	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev $(LOCK) -o requirements/dev.txt
+LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock" --upgrade
+
+clean:  ## Remove environments and caches
+	rm -rf .venv .venv-serve-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(SERVE_ENV)/.ready: requirements/serve-$(RUNTIME).txt
+	$(PYTHON) -m venv $(SERVE_ENV)
+	$(SERVE_ENV)/bin/python $(INSTALL) -r requirements/serve-$(RUNTIME).txt
+	touch $@
+
+$(DEV_ENV)/.ready: requirements/dev.txt
+	$(PYTHON) -m venv $(DEV_ENV)
+	$(DEV)python $(INSTALL) -r requirements/dev.txt
+	touch $@
