@@ -1,0 +1,1 @@
+"""The Karyon service: an ONNX model behind FastAPI, no TensorFlow anywhere."""

@@ -1,0 +1,1 @@
+"""The HTTP shell: routes parse, call one function and serialise."""

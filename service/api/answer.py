@@ -1,0 +1,243 @@
+"""From a segmentation to the answer: plain dicts and NumPy arrays for orjson, or a PNG.
+
+Everything here is blocking and runs on a worker. `service.api.schemas.SegmentationAnswer` is the
+shape of the dicts.
+"""
+
+import base64
+import datetime as dt
+import hashlib
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from service.api.negotiation import PNG
+from service.api.parameters import MaskEncoding, MaskKind, Part, SegmentParameters
+from service.api.schemas import RESEARCH_USE_ONLY
+from service.images.decode import DecodedImage, ImageLimits, decode_image
+from service.outputs.overlay import encode_overlay
+from service.outputs.png import encode_binary, encode_labels, encode_probability
+from service.outputs.rle import encode_label_rles, encode_rle
+from service.segmentation.measurements import Nucleus
+from service.segmenter import Segmentation, Segmenter
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One segmented image, before any representation.
+
+    Attributes:
+        id: Identifier, new for each result.
+        created_utc: ISO 8601 time.
+        sha256: Of the image file's bytes, hexadecimal.
+        upload_bytes: Size of the image file.
+        image: The decoded image.
+        segmentation: What was found in it.
+        start_s: `time.perf_counter()` when work on it began.
+        timings_ms: Milliseconds by stage so far.
+    """
+
+    id: str
+    created_utc: str
+    sha256: str
+    upload_bytes: int
+    image: DecodedImage
+    segmentation: Segmentation
+    start_s: float
+    timings_ms: dict[str, float]
+
+
+def _elapsed_ms(start_s: float) -> float:
+    return (time.perf_counter() - start_s) * 1000.0
+
+
+def make_result(
+    data: bytes, segmenter: Segmenter, parameters: SegmentParameters, limits: ImageLimits
+) -> Result:
+    """Decode and segment one image file.
+
+    Args:
+        data: The bytes of the file.
+        segmenter: The model to use.
+        parameters: What the caller asked for.
+        limits: Bounds on the image.
+
+    Raises:
+        KaryonError: The image or a parameter is refused.
+    """
+    start_s = time.perf_counter()
+    image = decode_image(data, limits)
+    decoding_ms = _elapsed_ms(start_s)
+    segmentation = segmenter.segment(image.pixels, image.mpp, parameters.segment_options())
+    now = dt.datetime.now(dt.UTC)
+    return Result(
+        id=uuid.uuid4().hex,
+        created_utc=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        sha256=hashlib.sha256(data).hexdigest(),
+        upload_bytes=len(data),
+        image=image,
+        segmentation=segmentation,
+        start_s=start_s,
+        timings_ms={"decoding": decoding_ms, **segmentation.timings_ms},
+    )
+
+
+def mask_png(result: Result, kind: MaskKind) -> bytes:
+    """Return the mask of a result as a PNG file of the image's size.
+
+    Raises:
+        UnsupportedImageError: More nuclei than a 16-bit PNG can number.
+    """
+    segmentation = result.segmentation
+    match kind:
+        case "binary":
+            return encode_binary(segmentation.labels)
+        case "labels":
+            return encode_labels(segmentation.labels)
+        case "overlay":
+            return encode_overlay(result.image.pixels, segmentation.labels)
+        case "probability":
+            return encode_probability(segmentation.probability)
+
+
+def _mask_document(result: Result, kind: MaskKind, encoding: MaskEncoding) -> dict[str, Any]:
+    labels = result.segmentation.labels
+    if encoding == "png":
+        data = base64.b64encode(mask_png(result, kind)).decode("ascii")
+        return {"kind": kind, "encoding": encoding, "data": data}
+    if kind == "binary":
+        return {"kind": kind, "encoding": encoding, "run_lengths": encode_rle(labels)}
+    nuclei = [
+        {"id": number, **run_lengths}
+        for number, run_lengths in enumerate(encode_label_rles(labels), start=1)
+    ]
+    return {"kind": kind, "encoding": encoding, "nuclei": nuclei}
+
+
+def _known_mpp(segmentation: Segmentation) -> float | None:
+    return None if segmentation.mpp_source == "assumed_native" else segmentation.mpp
+
+
+def _nucleus_document(nucleus: Nucleus, mpp: float | None) -> dict[str, Any]:
+    return {
+        "id": nucleus.id,
+        "centroid_px": nucleus.centroid_px,
+        "bounding_box_px": nucleus.bounding_box_px,
+        "area_px": nucleus.area_px,
+        "area_um2": None if mpp is None else nucleus.area_px * mpp * mpp,
+        "contour_px": nucleus.contour_px,
+        "mean_probability": nucleus.mean_probability,
+    }
+
+
+def result_document(
+    result: Result,
+    *,
+    mask: MaskKind = "binary",
+    mask_encoding: MaskEncoding = "png",
+    include: Sequence[Part] = (),
+) -> dict[str, Any]:
+    """Return the JSON answer as dicts, with NumPy arrays that orjson writes itself.
+
+    Args:
+        result: What was found.
+        mask: Kind of mask.
+        mask_encoding: How the mask is written.
+        include: Optional parts.
+    """
+    segmentation, image = result.segmentation, result.image
+    model = segmentation.model
+    height_px, width_px = image.pixels.shape[:2]
+    mpp = _known_mpp(segmentation)
+    document: dict[str, Any] = {
+        "id": result.id,
+        "status": "preliminary",
+        "research_use_only": RESEARCH_USE_ONLY,
+        "created_utc": result.created_utc,
+        "count": segmentation.count,
+        "density_per_mm2": segmentation.density_per_mm2,
+        "foreground_fraction": segmentation.foreground_fraction,
+        "mean_area_px": segmentation.mean_area_px,
+        "median_area_px": segmentation.median_area_px,
+        "mean_area_um2": segmentation.mean_area_um2,
+        "median_area_um2": segmentation.median_area_um2,
+        "model": {
+            "name": model.contract.name,
+            "version": model.contract.version,
+            "digest": model.digest,
+        },
+        "provider": model.provider,
+        "image": {
+            "width": width_px,
+            "height": height_px,
+            "format": image.format,
+            "sha256": result.sha256,
+            "mpp": segmentation.mpp,
+            "mpp_source": segmentation.mpp_source,
+            "notes": list(image.notes),
+        },
+        "parameters": {
+            "threshold": segmentation.options.probability_threshold,
+            "seed_threshold": segmentation.options.seed_threshold,
+            "min_area_px": segmentation.options.min_area_px,
+            "mask": mask,
+            "mask_encoding": mask_encoding,
+            "include": sorted(set(include), reverse=True),
+        },
+    }
+    encoding_start_s = time.perf_counter()
+    if "nuclei" in include:
+        document["nuclei"] = [_nucleus_document(item, mpp) for item in segmentation.nuclei]
+    if "mask" in include:
+        document["mask"] = _mask_document(result, mask, mask_encoding)
+    result.timings_ms["encoding"] = _elapsed_ms(encoding_start_s)
+    document["timings_ms"] = _with_total(result)
+    return document
+
+
+def _with_total(result: Result) -> dict[str, float]:
+    """Return the timings and their total, which also holds what no stage owns (hashing, say)."""
+    total_ms = result.timings_ms.get("queue", 0.0) + _elapsed_ms(result.start_s)
+    return {
+        stage: round(value, 3) for stage, value in {**result.timings_ms, "total": total_ms}.items()
+    }
+
+
+def to_json(document: dict[str, Any]) -> bytes:
+    """Serialise an answer; contours are NumPy arrays and are written as nested lists."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def png_headers(result: Result) -> dict[str, str]:
+    """Return the headers that carry the figures of a PNG answer."""
+    model = result.segmentation.model
+    return {
+        "X-Karyon-Id": result.id,
+        "X-Karyon-Count": str(result.segmentation.count),
+        "X-Karyon-Model": f"{model.contract.name}:{model.contract.version}",
+        "X-Karyon-Model-Digest": model.digest,
+        "X-Karyon-Provider": model.provider,
+        "X-Karyon-Status": "preliminary",
+    }
+
+
+def represent(
+    result: Result, media_type: str, parameters: SegmentParameters
+) -> tuple[bytes, dict[str, str]]:
+    """Return body and extra headers of an answer in the negotiated representation."""
+    if media_type == PNG:
+        start_s = time.perf_counter()
+        body = mask_png(result, parameters.mask)
+        result.timings_ms["encoding"] = _elapsed_ms(start_s)
+        return body, png_headers(result)
+    document = result_document(
+        result,
+        mask=parameters.mask,
+        mask_encoding=parameters.mask_encoding,
+        include=parameters.include,
+    )
+    return to_json(document), {}

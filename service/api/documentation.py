@@ -1,0 +1,95 @@
+"""How answers are written into the OpenAPI document: statuses, headers, examples."""
+
+from typing import Any
+
+from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_document
+from service.api.schemas import Problem
+
+_EXAMPLE_INSTANCE = "6f1c0a2f4e5d4b3a9c8d7e6f5a4b3c2d"
+_EXAMPLE_ERRORS = [{"location": ["query", "threshold"], "message": "Input should be less than 1"}]
+
+REQUEST_ID_HEADER = {
+    "X-Request-ID": {
+        "description": "The caller's X-Request-ID, or one made for this request.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"},
+        "example": _EXAMPLE_INSTANCE,
+    }
+}
+ANSWERED: dict[int | str, dict[str, Any]] = {200: {"headers": REQUEST_ID_HEADER}}
+"""The headers of a plain answer; FastAPI adds its shape."""
+
+_RETRY_AFTER_HEADER = {
+    "Retry-After": {
+        "description": "Whole seconds until a try is sensible, from the measured drain rate.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+        "example": 3,
+    }
+}
+_ALLOW_HEADER = {
+    "Allow": {
+        "description": "The methods of this resource.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "POST",
+    }
+}
+VARY_HEADER = {
+    "Vary": {
+        "description": "The representation depends on Accept.",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": "Accept",
+    }
+}
+
+
+def _headers_of(status: int, names: list[str]) -> dict[str, Any]:
+    headers: dict[str, Any] = dict(REQUEST_ID_HEADER)
+    if status == 503:
+        headers |= _RETRY_AFTER_HEADER
+    if status == 405:
+        headers |= _ALLOW_HEADER
+    if "not-acceptable" in names:
+        headers |= VARY_HEADER
+    return headers
+
+
+def problem_answers(*names: str) -> dict[int | str, dict[str, Any]]:
+    """Return FastAPI's `responses` for problem types, one entry a status, one example a type.
+
+    Args:
+        *names: Names of problem types; types of one status share its entry.
+    """
+    by_status: dict[int, list[str]] = {}
+    for name in names:
+        by_status.setdefault(PROBLEMS_BY_NAME[name].status, []).append(name)
+    answers: dict[int | str, dict[str, Any]] = {}
+    for status, of_status in sorted(by_status.items()):
+        examples = {}
+        for name in of_status:
+            problem = PROBLEMS_BY_NAME[name]
+            invalid = name == "invalid-parameter"
+            examples[name] = {
+                "summary": problem.title,
+                "value": problem_document(
+                    problem,
+                    detail=(
+                        "threshold: Input should be less than 1" if invalid else problem.title + "."
+                    ),
+                    instance=_EXAMPLE_INSTANCE,
+                    parameter_errors=_EXAMPLE_ERRORS if invalid else (),
+                ),
+            }
+        answers[status] = {
+            "description": "; ".join(PROBLEMS_BY_NAME[name].title for name in of_status),
+            "headers": _headers_of(status, of_status),
+            "content": {
+                PROBLEM_JSON: {
+                    "schema": {"$ref": f"#/components/schemas/{Problem.__name__}"},
+                    "examples": examples,
+                }
+            },
+        }
+    return answers

@@ -1,0 +1,97 @@
+"""The query parameters of `POST /segment`: parsed, bounded, closed."""
+
+from collections import Counter
+from typing import Annotated, Literal
+
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.requests import Request
+
+from service.errors import InvalidParameterError
+from service.segmenter import SegmentOptions
+
+MaskKind = Literal["binary", "labels", "overlay", "probability"]
+MaskEncoding = Literal["png", "rle"]
+Part = Literal["nuclei", "mask"]
+
+
+def _split_commas(value: object) -> object:
+    """Turn `?include=nuclei,mask` and `?include=nuclei&include=mask` into the same list."""
+    values: list[object] = value if isinstance(value, list) else [value]
+    texts = [item for item in values if isinstance(item, str)]
+    if len(texts) < len(values):
+        return value
+    return [piece.strip() for text in texts for piece in text.split(",") if piece.strip()]
+
+
+class SegmentParameters(BaseModel):
+    """What a caller may ask for; an unknown parameter is refused by name."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    model: Annotated[str | None, Field(max_length=200, examples=["mobilenetv2_unet"])] = None
+    """Model as `name` or `name:version`; default: the service's default model."""
+    mask: MaskKind = "binary"
+    """Kind of mask in a PNG answer or with `include=mask`. `binary`: 8 bit, 0 and 255. `labels`:
+    16 bit, 0 background, 1..n the nuclei. `overlay`: the image with outlines. `probability`: 8 bit,
+    0..255 for 0..1."""
+    threshold: Annotated[float | None, Field(gt=0.0, lt=1.0, examples=[0.5])] = None
+    """Probability from which a pixel counts as nucleus; default: the model's calibrated value."""
+    min_area_um2: Annotated[float | None, Field(ge=0.0, le=1e6, examples=[5.0])] = None
+    """Least area of a nucleus in square micrometres; excludes `min_area_px`."""
+    min_area_px: Annotated[float | None, Field(ge=0.0, le=1e9)] = None
+    """Least area of a nucleus in pixels of the image sent; excludes `min_area_um2`."""
+    mpp: Annotated[float | None, Field(ge=0.05, le=5.0, examples=[0.25])] = None
+    """Micrometres a pixel of the image sent; default: the file's tags, else the model's own."""
+    include: Annotated[list[Part], BeforeValidator(_split_commas)] = Field(
+        default_factory=list, max_length=8, examples=[["nuclei", "mask"]]
+    )
+    """Optional parts of a JSON answer, repeated or separated by commas. `nuclei`: centroid,
+    bounding box, area, contour and mean probability of each. `mask`: the mask itself."""
+    mask_encoding: MaskEncoding = "png"
+    """Encoding of the mask within JSON: `png` in base64, or `rle` (COCO run lengths) for `binary`
+    and `labels`."""
+
+    def check(self) -> None:
+        """Refuse parameters that contradict each other.
+
+        Raises:
+            InvalidParameterError: Two of them do.
+        """
+        if self.min_area_px is not None and self.min_area_um2 is not None:
+            raise InvalidParameterError(
+                "min_area_px and min_area_um2 exclude each other; give one.",
+                parameter="min_area_px",
+            )
+        if self.mask_encoding == "rle" and self.mask not in ("binary", "labels"):
+            raise InvalidParameterError(
+                f"mask={self.mask} has no run lengths; use mask_encoding=png.",
+                parameter="mask_encoding",
+            )
+
+    def segment_options(self) -> SegmentOptions:
+        """Return the part of the parameters that the segmenter takes."""
+        return SegmentOptions(
+            probability_threshold=self.threshold,
+            min_area_px=self.min_area_px,
+            min_area_um2=self.min_area_um2,
+            mpp=self.mpp,
+        )
+
+
+async def get_segment_parameters(
+    request: Request, parameters: Annotated[SegmentParameters, Query()]
+) -> SegmentParameters:
+    """Check what one parameter alone does not show, before the body is read.
+
+    Raises:
+        InvalidParameterError: A parameter is given twice, or two contradict each other.
+    """
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in counts.items():
+        if count > 1 and name != "include":
+            raise InvalidParameterError(f"{name} is given {count} times.", parameter=name)
+    parameters.check()
+    return parameters

@@ -1,0 +1,1 @@
+"""From bytes to RGB pixels: sniffing, bounds, decoding."""

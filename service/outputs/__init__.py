@@ -1,0 +1,1 @@
+"""From a segmentation to the representation that the caller accepts."""

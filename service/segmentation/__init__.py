@@ -1,0 +1,1 @@
+"""From maps to nuclei, in pure NumPy and OpenCV: tiling, separation, measurement."""

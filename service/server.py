@@ -1,0 +1,161 @@
+"""The process around the application: uvicorn, signals, header bound, the start-up line."""
+
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Any
+
+import orjson
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.api.lifecycle import Lifecycle, Phase
+from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_document
+from service.settings import Settings
+
+START_UP_FAILED = 3
+_WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104  shown, not bound
+
+
+def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with a bound on the request line and headers.
+
+    uvicorn's httptools protocol has none: a client could fill the memory with one endless header.
+
+    Args:
+        max_header_bytes: Most bytes before the blank line.
+    """
+
+    class BoundedHeaderProtocol(HttpToolsProtocol):
+        """Answers 431 and closes once the headers pass the bound."""
+
+        _head_bytes = 0
+        _in_head = True
+
+        def on_message_begin(self) -> None:
+            self._in_head = True
+            self._head_bytes = 0
+            super().on_message_begin()
+
+        def on_headers_complete(self) -> None:
+            self._in_head = False
+            super().on_headers_complete()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self._in_head and not self.transport.is_closing():
+                self._head_bytes += len(data)
+                if self._head_bytes > max_header_bytes:
+                    self._refuse()
+
+        def _refuse(self) -> None:
+            problem = PROBLEMS_BY_NAME["headers-too-large"]
+            body = orjson.dumps(
+                problem_document(problem, detail=problem.remedy, instance="unknown")
+            )
+            head = (
+                f"HTTP/1.1 {problem.status} Request Header Fields Too Large\r\n"
+                f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
+                "connection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode("ascii") + body)
+            self.transport.close()
+
+    return BoundedHeaderProtocol
+
+
+class KaryonServer(uvicorn.Server):
+    """uvicorn that fails readiness before it drains, and says in one line where it listens."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI, settings: Settings) -> None:
+        super().__init__(config)
+        self._app = app
+        self._settings = settings
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def _lifecycle(self) -> Lifecycle:
+        lifecycle: Lifecycle = self._app.state.lifecycle
+        return lifecycle
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, then print the start-up line with the port that was really bound."""
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        if self.started:
+            self._announce()
+
+    def _announce(self) -> None:
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        shown = _WILDCARDS.get(host, f"[{host}]" if ":" in host else host)
+        url = f"http://{shown}:{port}"
+        print(f"Karyon is ready on {url} - try it in a browser: {url}/docs", flush=True)  # noqa: T201  the one line for people
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Fail readiness at once; stop listening after the drain delay, or on a second signal."""
+        first = self._lifecycle.phase is not Phase.DRAINING
+        self._lifecycle.phase = Phase.DRAINING
+        delay_s = self._settings.drain_delay_s
+        if first and delay_s > 0 and self._loop is not None and sig == signal.SIGTERM:
+            self._loop.call_soon_threadsafe(
+                self._loop.call_later, delay_s, super().handle_exit, sig, frame
+            )
+        else:
+            super().handle_exit(sig, frame)
+
+
+def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return uvicorn's configuration.
+
+    Proxy headers are off: behind no trusted proxy they let a client choose its own address.
+    `limit_concurrency` is off: the service's own queue answers with a Retry-After instead.
+    """
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        http=bounded_protocol(settings.max_header_bytes),
+        ws="none",
+        lifespan="on",
+        proxy_headers=False,
+        server_header=False,
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=settings.keep_alive_timeout_s,
+        timeout_graceful_shutdown=settings.shutdown_timeout_s,
+    )
+
+
+def _exit_quietly(*_: Any) -> None:
+    sys.exit(0)
+
+
+def run_server(app: FastAPI, settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status of the process.
+
+    Args:
+        app: From `create_app`.
+        settings: The same settings.
+    """
+    lifecycle: Lifecycle = app.state.lifecycle
+    # One sentence tells the operator why it does not start; uvicorn's traceback would bury it.
+    logging.getLogger("uvicorn.error").addFilter(lambda _: lifecycle.start_up_error is None)
+    # uvicorn raises the signal again after its clean shutdown; then the process ends with 0.
+    signal.signal(signal.SIGTERM, _exit_quietly)
+    server = KaryonServer(server_config(app, settings), app, settings)
+    status = 0
+    try:
+        server.run()
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as stop:
+        # uvicorn ends the process itself when it cannot start; so does the second SIGTERM above.
+        status = stop.code if isinstance(stop.code, int) else START_UP_FAILED
+    if lifecycle.start_up_error is not None:
+        print(f"Karyon cannot start: {lifecycle.start_up_error}", file=sys.stderr)  # noqa: T201  for people
+        return START_UP_FAILED
+    return status

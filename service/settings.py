@@ -1,0 +1,105 @@
+"""Every knob of the service: one frozen class, one prefix, no instance at import time.
+
+A setting is an environment variable `KARYON_<NAME>`, or an option of `python -m service serve`,
+which wins. A misspelt variable is an error: a bound that an operator believes to be in force and is
+not would be worse than a service that does not start.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ENVIRONMENT_PREFIX = "KARYON_"
+
+
+class Settings(BaseSettings):
+    """The configuration of one service process; immutable once made."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        use_attribute_docstrings=True,
+        # `model_` is pydantic's own namespace; `models_dir` is no attempt to enter it.
+        protected_namespaces=(),
+    )
+
+    # --- where it listens ---
+    host: str = "127.0.0.1"
+    """Address to listen on. `0.0.0.0` opens the service to the network; it has no login."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """TCP port; 0 takes a free one, and the start-up line says which."""
+    keep_alive_timeout_s: int = Field(default=75, ge=1)
+    """Seconds an idle connection is kept; more than the usual 60 s of load balancers."""
+    drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
+    """Seconds from failing readiness on SIGTERM to refusing connections: load balancers lag."""
+    shutdown_timeout_s: int = Field(default=20, ge=1, le=600)
+    """Seconds that running requests are given to finish after SIGTERM."""
+
+    # --- what it runs ---
+    models_dir: Path | None = None
+    """Model repository, `<name>/<version>/model.onnx`; unset serves the models in the package."""
+    default_model: str | None = None
+    """Model for requests that name none; unset takes the repository's own choice."""
+    provider: Literal["auto", "cpu", "cuda"] = "auto"
+    """Execution provider; `cuda` refuses to start where no GPU answers, `auto` takes the best."""
+    threads: int = Field(default=0, ge=0, le=512)
+    """Threads of one inference; 0 takes the processors that this process may use."""
+
+    # --- what it accepts ---
+    max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
+    """Most bytes of a request body; over it 413, from the Content-Length or while streaming."""
+    max_pixels: int = Field(default=64_000_000, ge=1024)
+    """Most pixels of an image, from its header, before anything is decoded (64e6 = 8000 x 8000)."""
+    min_side_px: int = Field(default=16, ge=1)
+    """Shortest side of an image in pixels; below it no nucleus fits."""
+    max_header_bytes: int = Field(default=32 * 1024, ge=1024)
+    """Most bytes of a request line and headers together; over it 431."""
+    upload_timeout_s: float = Field(default=60.0, gt=0.0)
+    """Seconds a client may take to send a body; over it 408. A slow sender holds a queue place."""
+
+    # --- how much at once ---
+    workers: int = Field(default=2, ge=1, le=256)
+    """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory."""
+    max_waiting: int = Field(default=32, ge=0, le=100_000)
+    """Most requests that wait (or upload) while all workers are busy; one more gets 503."""
+    max_batch_tiles: int = Field(default=4, ge=1, le=64)
+    """Tiles of one image given to the model in one call."""
+
+    # --- what it tells ---
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged; probes and metrics scrapes are logged at `debug`."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`json` is one object a line on standard error; `auto` is `console` on a terminal."""
+
+
+def load_settings(
+    overrides: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+) -> Settings:
+    """Read the settings from the environment, with `overrides` on top.
+
+    Args:
+        overrides: Settings by field name; None values are ignored (an option that was not given).
+        environment: Variables in which misspelt names are looked for; default `os.environ`.
+
+    Returns:
+        The frozen settings.
+
+    Raises:
+        ValueError: A value is out of its range (pydantic's ValidationError), or a variable with
+            the prefix is none of ours; the message proposes the nearest.
+    """
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
+    for variable in os.environ if environment is None else environment:
+        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
+            nearest = difflib.get_close_matches(variable.upper(), known, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "see --help for the settings"
+            raise ValueError(f"{variable} is no setting of Karyon; {hint}")
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    return Settings(**given)
