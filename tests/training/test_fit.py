@@ -1,0 +1,144 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from training.callbacks import learning_rate_at, save_model
+from training.config import DataSource, TrainingConfig
+from training.fit import RunFolderError, fit
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def weights(run_dir: Path) -> list[np.ndarray]:
+    return keras.models.load_model(run_dir / "model.keras", compile=False).get_weights()
+
+
+def history(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "history.csv").open(newline="") as file:
+        return [
+            {key: value for key, value in row.items() if key != "seconds"}
+            for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
+    tmp_path: Path, tiny_config: TrainingConfig, shared: Path
+) -> None:
+    # Pretrained, so that the kill falls into both phases: frozen, and after the switch.
+    encoder = str(shared / "weights" / "mobilenet_v2_1.0_224_no_top_rebuilt.h5")
+    config = tiny_config.model_copy(update={"encoder_weights": encoder, "frozen_epochs": 2})
+    fit(config, tmp_path / "whole", quiet=True)
+    fit(config, tmp_path / "cut", quiet=True, stop_after_epoch=1)
+    assert (tmp_path / "cut" / "state.npz").is_file()
+    fit(config, tmp_path / "cut", quiet=True, stop_after_epoch=3, resume=True)
+    fit(config, tmp_path / "cut", quiet=True, resume=True)
+    assert history(tmp_path / "cut") == history(tmp_path / "whole")
+    for one, other in zip(weights(tmp_path / "cut"), weights(tmp_path / "whole"), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert not (tmp_path / "cut" / "state.npz").exists()
+
+
+def test_the_run_folder_holds_all_that_the_docs_promise(
+    tmp_path: Path, tiny_config: TrainingConfig
+) -> None:
+    config = tiny_config.model_copy(update={"epochs": 2})
+    fit(config, tmp_path / "run", quiet=True)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    promised = {"config.json", "data.json", "model.keras", "history.csv", "curves.png"}
+    assert promised | {"tensorboard"} == names
+    saved = TrainingConfig.model_validate_json((tmp_path / "run" / "config.json").read_text())
+    assert saved == config
+    data = json.loads((tmp_path / "run" / "data.json").read_text())["discs"]
+    assert set(data["train"]) == {"p00", "p01"}
+    assert set(data["validation"]) == {"p02"}
+    rows = history(tmp_path / "run")
+    assert [float(row["epoch"]) for row in rows] == [1, 2]
+    for key in ("dice", "iou", "accuracy", "auc", "average_precision"):
+        assert 0 <= float(rows[-1][key]) <= 1
+        assert 0 <= float(rows[-1][f"val_{key}"]) <= 1
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
+    model = keras.models.load_model(tmp_path / "run" / "model.keras", compile=False)
+    assert model.optimizer is None
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        fit(config, tmp_path / "run", quiet=True)
+    with pytest.raises(RunFolderError, match="no interrupted run to resume"):
+        fit(config, tmp_path / "run", quiet=True, resume=True)
+
+
+def test_resuming_with_another_configuration_is_refused(
+    tmp_path: Path, tiny_config: TrainingConfig
+) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(tiny_config.to_json())
+    (run / "state.npz").write_bytes(b"")
+    with pytest.raises(RunFolderError, match="configuration differs"):
+        fit(tiny_config.model_copy(update={"seed": 4}), run, quiet=True, resume=True)
+
+
+def test_a_mixed_precision_model_is_saved_as_float32(tmp_path: Path) -> None:
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        inputs = keras.Input((None, None, 3))
+        outputs = keras.layers.Conv2D(1, 3, padding="same", name="maps")(inputs)
+        model = keras.Model(inputs, outputs)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    save_model(model, tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    assert {layer.dtype_policy.name for layer in loaded.layers} == {"float32"}
+    for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
+    config = TrainingConfig(
+        data=(DataSource(name="a", path=Path(), validation_groups=("b",)),),
+        epochs=10,
+        steps_per_epoch=10,
+        warmup_steps=10,
+        learning_rate=1e-2,
+        final_learning_rate_share=0.1,
+    )
+    rates = [learning_rate_at(step, config) for step in range(config.total_steps + 1)]
+    assert rates[0] == pytest.approx(1e-3)
+    assert max(rates) == pytest.approx(1e-2)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(1e-3)
+
+
+@pytest.mark.slow
+def test_a_run_under_jax_is_read_and_judged_under_tensorflow(
+    tmp_path: Path, disc_folder: Path
+) -> None:
+    recipe = tmp_path / "recipe.json"
+    config = TrainingConfig(
+        architecture="mobilenetv2_unet",
+        data=(DataSource(name="discs", path=disc_folder, validation_groups=("p02",)),),
+        crop_px=32,
+        batch_size=1,
+        steps_per_epoch=2,
+        epochs=1,
+    )
+    recipe.write_text(config.to_json())
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "training", "fit", str(recipe), "--run-dir", str(run)]
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best model" in done.stdout
+    assert keras.backend.backend() == "tensorflow"
+    model = keras.models.load_model(run / "model.keras", compile=False)
+    maps = np.asarray(model(np.full((1, 32, 64, 3), 128, np.float32), training=False))
+    assert maps.shape == (1, 32, 64, 2)
+    assert np.isfinite(maps).all()

@@ -1,0 +1,1 @@
+"""Training of nuclei-segmentation U-Nets in Keras 3, on any Keras backend."""

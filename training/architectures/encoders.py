@@ -1,0 +1,207 @@
+"""U-Nets over ImageNet encoders: VGG16, ResNet50, EfficientNetB0 and MobileNetV2.
+
+Each encoder sees what it was trained on (sources: the `preprocess_input` of its Keras module):
+
+| encoder | wants | here |
+|---|---|---|
+| VGG16, ResNet50 | BGR minus the ImageNet mean, unscaled ("caffe") | a fixed 1x1 convolution |
+| EfficientNetB0 | RGB 0..255; it rescales inside | nothing |
+| MobileNetV2 | RGB in -1..1 | Rescaling |
+
+The wrong scale is the first of the two classical ways to a blank mask (docs/blank-masks.md).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from training.architectures.decoder import (
+    BATCHNORM_MOMENTUM,
+    ENCODER_NAME,
+    convolution_block,
+    decoder,
+    head,
+)
+
+Shape = tuple[int | None, int | None, int]
+
+CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+"""Mean of ImageNet in BGR order, as in `keras.applications.imagenet_utils`."""
+
+STEM_WIDTH = 8
+"""Filters of the full-resolution skip of encoders whose first layer already has stride 2."""
+
+
+def caffe_preprocessing(image: keras.KerasTensor) -> keras.KerasTensor:
+    """RGB 0..255 to mean-free BGR, as a fixed 1x1 convolution (no custom layer to load later)."""
+    layer = layers.Conv2D(3, 1, trainable=False, dtype="float32", name="preprocess")
+    result = layer(image)
+    kernel = np.eye(3, dtype=np.float32)[::-1].reshape(1, 1, 3, 3)
+    layer.set_weights([np.ascontiguousarray(kernel), -np.asarray(CAFFE_MEAN_BGR, np.float32)])
+    return result
+
+
+def build_vgg16_unet(
+    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
+) -> keras.Model:
+    """U-Net over VGG16 (Simonyan and Zisserman, 2015) down to block5_conv3, stride 16.
+
+    Args:
+        channels: 1 (nucleus) or 2 (nucleus and distance).
+        encoder_weights: None, "imagenet", or a file of encoder weights.
+        input_shape: (H, W, 3), None for any multiple of 32.
+
+    Returns:
+        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+    """
+    encoder = _encoder(
+        keras.applications.VGG16,
+        ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"],
+        encoder_weights,
+    )
+    image = keras.Input(input_shape, name="image")
+    *skips, bottleneck = encoder(caffe_preprocessing(image))
+    x = decoder(bottleneck, skips, (32, 64, 128, 256))
+    return keras.Model(image, head(x, channels), name="vgg16_unet")
+
+
+def build_resnet50_unet(
+    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
+) -> keras.Model:
+    """U-Net over ResNet50 (He et al., 2016) down to conv4_block6_out, stride 16.
+
+    The last stage (conv5, 15 of 23.6 million parameters, stride 32) sees more context than a
+    nucleus of 10 um needs and is left out, as in DeepLab-like uses of ResNet.
+
+    Args:
+        channels: 1 (nucleus) or 2 (nucleus and distance).
+        encoder_weights: None, "imagenet", or a file of encoder weights.
+        input_shape: (H, W, 3), None for any multiple of 32.
+
+    Returns:
+        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+    """
+    encoder = _encoder(
+        keras.applications.ResNet50,
+        ["conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out"],
+        encoder_weights,
+    )
+    image = keras.Input(input_shape, name="image")
+    x = _decode_with_stem(image, encoder(caffe_preprocessing(image)), (16, 32, 64, 128))
+    return keras.Model(image, head(x, channels), name="resnet50_unet")
+
+
+def build_efficientnetb0_unet(
+    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
+) -> keras.Model:
+    """U-Net over EfficientNetB0 (Tan and Le, 2019) down to block7a, stride 32.
+
+    Args:
+        channels: 1 (nucleus) or 2 (nucleus and distance).
+        encoder_weights: None, "imagenet", or a file of encoder weights.
+        input_shape: (H, W, 3), None for any multiple of 32.
+
+    Returns:
+        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+    """
+    encoder = _encoder(
+        keras.applications.EfficientNetB0,
+        [
+            "block2a_expand_activation",
+            "block3a_expand_activation",
+            "block4a_expand_activation",
+            "block6a_expand_activation",
+            "block7a_project_bn",
+        ],
+        encoder_weights,
+    )
+    image = keras.Input(input_shape, name="image")
+    x = _decode_with_stem(image, encoder(image), (16, 32, 48, 64, 128))
+    return keras.Model(image, head(x, channels), name="efficientnetb0_unet")
+
+
+def build_mobilenetv2_unet(
+    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
+) -> keras.Model:
+    """U-Net over MobileNetV2 (Sandler et al., 2018) down to block_16_project, stride 32.
+
+    Args:
+        channels: 1 (nucleus) or 2 (nucleus and distance).
+        encoder_weights: None, "imagenet", or a file of encoder weights.
+        input_shape: (H, W, 3), None for any multiple of 32.
+
+    Returns:
+        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+    """
+    encoder = _encoder(
+        keras.applications.MobileNetV2,
+        [
+            "block_1_expand_relu",
+            "block_3_expand_relu",
+            "block_6_expand_relu",
+            "block_13_expand_relu",
+            "block_16_project",
+        ],
+        encoder_weights,
+    )
+    image = keras.Input(input_shape, name="image")
+    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")(image)
+    x = _decode_with_stem(image, encoder(scaled), (16, 32, 48, 64, 128))
+    return keras.Model(image, head(x, channels), name="mobilenetv2_unet")
+
+
+def _decode_with_stem(
+    image: keras.KerasTensor, features: Sequence[keras.KerasTensor], widths: Sequence[int]
+) -> keras.KerasTensor:
+    """Decode an encoder that starts at stride 2, with a thin skip at full resolution."""
+    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_scale")(image)
+    stem = convolution_block(scaled, STEM_WIDTH, "stem")
+    *skips, bottleneck = features
+    return decoder(bottleneck, [stem, *skips], widths)
+
+
+def _encoder(
+    application: Callable[..., keras.Model], outputs: Sequence[str], weights: str | None
+) -> keras.Model:
+    """Build an application without its top, load weights, and cut it at the named layers.
+
+    Raises:
+        ValueError: when a weights file does not exist or does not fit.
+    """
+    if weights is None or weights == "imagenet":
+        full = application(include_top=False, weights=weights, input_shape=(None, None, 3))
+    else:
+        full = application(include_top=False, weights=None, input_shape=(None, None, 3))
+        load_encoder_file(full, Path(weights))
+    if weights is None:
+        # From scratch the statistics must follow quickly; pretrained ones are kept as they are.
+        for layer in full.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = BATCHNORM_MOMENTUM
+    return keras.Model(
+        full.input, [full.get_layer(name).output for name in outputs], name=ENCODER_NAME
+    )
+
+
+def load_encoder_file(encoder: keras.Model, path: Path) -> None:
+    """Load a complete or partial weights file into an encoder, layer by layer, by name.
+
+    Args:
+        encoder: an application without its top.
+        path: a legacy Keras `.h5` weights file; layers that it lacks stay as they are.
+
+    Raises:
+        ValueError: when the file is missing, or fits no layer of the encoder.
+    """
+    if not path.is_file():
+        raise ValueError(f"encoder weights {path} not found; give a file, 'imagenet' or 'none'")
+    before = [weight.copy() for weight in encoder.get_weights()]
+    encoder.load_weights(str(path), by_name=True)
+    changed = sum(
+        not np.array_equal(old, new) for old, new in zip(before, encoder.get_weights(), strict=True)
+    )
+    if changed == 0:
+        raise ValueError(f"encoder weights {path} hold no layer of {encoder.name}")

@@ -1,0 +1,230 @@
+"""What happens around the steps of a run: learning rate, record, TensorBoard, progress."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import (
+    Progress as RichProgress,
+)
+
+from training.config import TrainingConfig
+from training.crops import CropDataset
+from training.run_state import RunState, read_history, write_history
+
+
+def learning_rate_at(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then a cosine down to the final share (Loshchilov and Hutter, 2017).
+
+    Args:
+        step: steps done since the run's start.
+        config: learning rate, warm-up and length of the run.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    span = max(1, config.total_steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    share = config.final_learning_rate_share
+    return config.learning_rate * (share + (1 - share) * (1 + math.cos(math.pi * progress)) / 2)
+
+
+class LearningRate(keras.callbacks.Callback):
+    """Sets the learning rate from the step of the whole run, through phases and resumes."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Remember the epoch."""
+        del logs
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the rate of this step."""
+        del logs
+        step = self._epoch * self._config.steps_per_epoch + batch
+        self.model.optimizer.learning_rate = learning_rate_at(step, self._config)
+
+
+class EpochSeed(keras.callbacks.Callback):
+    """Tells the crops which epoch it is; counting calls of Keras' own hook goes wrong on resume."""
+
+    def __init__(self, crops: CropDataset) -> None:
+        super().__init__()
+        self._crops = crops
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Set the epoch before the first batch is asked for."""
+        del logs
+        self._crops.epoch = epoch
+
+
+class RunRecorder(keras.callbacks.Callback):
+    """After every epoch: history, the best model, the state to resume from, early stopping."""
+
+    def __init__(self, run_dir: Path, config: TrainingConfig, state: RunState) -> None:
+        super().__init__()
+        self._run_dir = run_dir
+        self._config = config
+        self._state = state
+        self._started = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start the epoch's clock."""
+        del epoch, logs
+        self._started = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Record the epoch.
+
+        Raises:
+            FloatingPointError: the loss is not finite; going on would only waste the machine.
+        """
+        values = {key: float(value) for key, value in (logs or {}).items()}
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(
+                f"the loss of epoch {epoch + 1} is {values['loss']}: lower the learning rate"
+            )
+        path = self._run_dir / "history.csv"
+        # A run killed between history and state repeats the epoch: its first row goes.
+        rows = [row for row in read_history(path) if row["epoch"] <= epoch]
+        row = {
+            "epoch": float(epoch + 1),
+            "seconds": round(time.monotonic() - self._started, 2),
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            **values,
+        }
+        score = self._score(row)
+        better = all(score > self._score(earlier) for earlier in rows)
+        if better:
+            save_model(self.model, self._run_dir / "model.keras")
+        rows.append(row)
+        write_history(path, rows)
+        self._state.save(self.model, epoch + 1)
+        best = max(range(len(rows)), key=lambda i: self._score(rows[i]))
+        if len(rows) - 1 - best >= self._config.early_stopping_epochs:
+            self.model.stop_training = True
+
+    def _score(self, row: dict[str, float]) -> float:
+        value = row[self._config.monitor]
+        return -value if self._config.monitor == "val_loss" else value
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Write a model as float32, without optimizer, atomically.
+
+    The model is rebuilt from its configuration: saved as it is, a compiled model takes its
+    optimizer along, three times the size and unreadable under another backend; and a model under
+    a mixed policy keeps the policy, which tf2onnx cannot export.
+
+    Args:
+        model: the model, compiled or not, under any policy.
+        path: `.keras` file.
+    """
+    policy = keras.config.dtype_policy().name
+    plain = keras.models.model_from_json(_plain_json(model, policy))
+    plain.set_weights(model.get_weights())
+    partial = path.with_name(f".partial-{path.name}")
+    plain.save(partial)
+    os.replace(partial, path)  # noqa: PTH105  atomic, and says so
+
+
+def _plain_json(model: keras.Model, policy: str) -> str:
+    config = json.loads(model.to_json())
+    config.pop("compile_config", None)
+    return json.dumps(config).replace(f'"{policy}"', '"float32"')
+
+
+class TensorBoardWriter(keras.callbacks.Callback):
+    """Writes each epoch's figures as TensorBoard scalars.
+
+    Keras' own callback needs TensorFlow; this one needs the tensorboard package alone, so that a
+    run under torch or jax is logged as well, and is left out where that is missing.
+    """
+
+    def __init__(self, log_dir: Path) -> None:
+        super().__init__()
+        self._log_dir = log_dir
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Append one event."""
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415  optional
+            from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415  optional
+            from tensorboard.summary.writer.event_file_writer import (  # noqa: PLC0415  optional
+                EventFileWriter,
+            )
+        except ImportError:
+            return
+        values = [
+            Summary.Value(tag=name, simple_value=float(value))
+            for name, value in (logs or {}).items()
+        ]
+        writer = EventFileWriter(str(self._log_dir))
+        writer.add_event(
+            Event(wall_time=time.time(), step=epoch + 1, summary=Summary(value=values))
+        )
+        writer.close()
+
+
+class Progress(keras.callbacks.Callback):
+    """A live bar over the steps of the epoch, and a line an epoch that stays."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        super().__init__()
+        self._config = config
+        self._bar = RichProgress(
+            TextColumn("epoch {task.fields[epoch]:>3}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  Dice {task.fields[dice]:.3f}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._task = self._bar.add_task(
+            "steps", total=config.steps_per_epoch, epoch=0, loss=float("nan"), dice=0.0
+        )
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Show the bar."""
+        del logs
+        self._bar.start()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Take the bar away, also after an interrupt."""
+        del logs
+        self._bar.stop()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Start at zero."""
+        del logs
+        self._bar.reset(self._task, epoch=epoch + 1, loss=float("nan"), dice=0.0)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Advance."""
+        logs = logs or {}
+        self._bar.update(
+            self._task, completed=batch + 1, loss=float(logs["loss"]), dice=float(logs["dice"])
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Leave one line."""
+        logs = logs or {}
+        self._bar.console.print(
+            f"epoch {epoch + 1:>3}/{self._config.epochs}  "
+            f"loss {logs['loss']:.3f}  Dice {logs['dice']:.3f}  |  validation "
+            f"loss {logs['val_loss']:.3f}  Dice {logs['val_dice']:.3f}  "
+            f"IoU {logs['val_iou']:.3f}  AP {logs['val_average_precision']:.3f}"
+        )

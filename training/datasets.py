@@ -1,0 +1,189 @@
+"""Reading annotated images from disk, and splitting them by patient or organ.
+
+Two layouts are read:
+
+```
+simple                          TNBC as published (Naylor et al., Zenodo 1175282)
+  images/<stem>.png|jpg|tif       Slide_NN/NN_k.png
+  labels/<stem>.png   instances   GT_NN/NN_k.png      binary
+  masks/<stem>.png    or binary
+```
+"""
+
+import fnmatch
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+DEFAULT_GROUP_PATTERN = r"^(.*?)[_-]?\d+$"
+"""The stem without its last number: `tnbc_p07_2` belongs to `tnbc_p07`."""
+
+Kind = Literal["instances", "binary"]
+
+
+class DatasetError(ValueError):
+    """A folder of annotated images that cannot be used; the message names fault and remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and its annotation, still on disk.
+
+    Attributes:
+        stem: file name without its suffix, unique in its data set.
+        group: what must stay together in a split: the patient, or the organ's slide.
+        image_path: RGB image.
+        label_path: instance labels or binary mask of the same size.
+        kind: "instances" (0 background, 1..n nuclei) or "binary" (0 background, else nucleus).
+    """
+
+    stem: str
+    group: str
+    image_path: Path
+    label_path: Path
+    kind: Kind
+
+    def read(self) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+        """Read both files.
+
+        Returns:
+            RGB (H, W, 3) uint8, and labels (H, W) int32, 0 background, 1..n nuclei. A binary mask
+            is separated into connected components (8-neighbourhood), all that it allows.
+
+        Raises:
+            DatasetError: when a file is unreadable or the sizes differ.
+        """
+        bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
+        if bgr is None:
+            raise DatasetError(f"{self.image_path}: not an image that OpenCV reads")
+        raw = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
+        if raw is None:
+            raise DatasetError(f"{self.label_path}: not an image that OpenCV reads")
+        if raw.ndim == 3:
+            # Published masks are often saved as RGB or RGBA; alpha says nothing about nuclei.
+            raw = raw[..., :3].max(axis=2)
+        if raw.shape != bgr.shape[:2]:
+            raise DatasetError(
+                f"{self.stem}: image is {bgr.shape[1]}x{bgr.shape[0]} px but its annotation "
+                f"{self.label_path.name} is {raw.shape[1]}x{raw.shape[0]}; export both at one size"
+            )
+        pixels = np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
+        if self.kind == "instances":
+            return pixels, raw.astype(np.int32)
+        _, components = cv2.connectedComponents((raw > 0).astype(np.uint8), connectivity=8)
+        return pixels, components.astype(np.int32)
+
+
+def read_dataset(root: Path, *, group_pattern: str = DEFAULT_GROUP_PATTERN) -> list[Sample]:
+    """List the samples of a folder in either layout, sorted by stem.
+
+    Args:
+        root: the folder.
+        group_pattern: regular expression whose first group, matched on the stem, names the
+            patient; a stem that does not match is a group of its own.
+
+    Raises:
+        DatasetError: no folder, no known layout, no images, or an image without annotation.
+    """
+    if not root.is_dir():
+        raise DatasetError(f"{root}: no such folder")
+    if (root / "images").is_dir():
+        return _read_simple(root, re.compile(group_pattern))
+    slides = sorted(path for path in root.glob("Slide_*") if path.is_dir())
+    if slides:
+        return _read_tnbc(slides)
+    raise DatasetError(
+        f"{root}: neither images/ with labels/ or masks/, nor Slide_NN/ with GT_NN/ is in it"
+    )
+
+
+def _read_simple(root: Path, group_pattern: re.Pattern[str]) -> list[Sample]:
+    kind: Kind = "instances" if (root / "labels").is_dir() else "binary"
+    folder = root / ("labels" if kind == "instances" else "masks")
+    if not folder.is_dir():
+        raise DatasetError(f"{root}: images/ is there, but neither labels/ nor masks/")
+    annotations = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
+    images = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not images:
+        raise DatasetError(f"{root / 'images'}: no image ({', '.join(IMAGE_SUFFIXES)})")
+    missing = [path.name for path in images if path.stem not in annotations]
+    if missing:
+        raise DatasetError(
+            f"{folder}: no annotation for {len(missing)} of {len(images)} images, first "
+            f"{missing[0]}; annotation and image share their stem"
+        )
+    samples = []
+    for path in images:
+        match = group_pattern.match(path.stem)
+        group = match.group(1) if match and match.group(1) else path.stem
+        samples.append(Sample(path.stem, group, path, annotations[path.stem], kind))
+    return samples
+
+
+def _read_tnbc(slides: Sequence[Path]) -> list[Sample]:
+    samples = []
+    for slide in slides:
+        number = slide.name.removeprefix("Slide_")
+        truth = slide.parent / f"GT_{number}"
+        for path in sorted(slide.glob("*.png")):
+            label = truth / path.name
+            if not label.is_file():
+                raise DatasetError(f"{truth}: no annotation for {slide.name}/{path.name}")
+            samples.append(Sample(path.stem, f"tnbc_p{number}", path, label, "binary"))
+    if not samples:
+        raise DatasetError(f"{slides[0].parent}: the Slide_NN folders hold no PNG")
+    return samples
+
+
+def select_groups(samples: Sequence[Sample], patterns: Sequence[str]) -> list[Sample]:
+    """Select samples whose group matches any shell pattern (`tnbc_p0[78]`, `*liver*`).
+
+    Raises:
+        DatasetError: when a pattern matches no group, so that a typing error cannot pass for an
+            empty split.
+    """
+    groups = sorted({sample.group for sample in samples})
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(group, pattern) for group in groups):
+            raise DatasetError(f"no group matches {pattern!r}; there are {', '.join(groups)}")
+    return [s for s in samples if any(fnmatch.fnmatchcase(s.group, p) for p in patterns)]
+
+
+def split_by_group(
+    samples: Sequence[Sample], validation: Sequence[str]
+) -> tuple[list[Sample], list[Sample]]:
+    """Split into training and validation so that no patient is in both.
+
+    Args:
+        samples: all samples of one data set.
+        validation: shell patterns of the groups to hold out; empty for none.
+
+    Returns:
+        Training samples and validation samples.
+
+    Raises:
+        DatasetError: when a pattern matches nothing, or nothing is left to train on.
+    """
+    held_out = {sample.group for sample in select_groups(samples, validation)}
+    train = [sample for sample in samples if sample.group not in held_out]
+    if not train:
+        raise DatasetError("every group is held out for validation; nothing is left to train on")
+    return train, [sample for sample in samples if sample.group in held_out]
+
+
+def dataset_digest(samples: Sequence[Sample]) -> str:
+    """SHA-256 over names and contents of all files, so that a run says what it was trained on."""
+    digest = hashlib.sha256()
+    for sample in sorted(samples, key=lambda s: s.stem):
+        for path in (sample.image_path, sample.label_path):
+            digest.update(path.name.encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
