@@ -1,0 +1,1 @@
+"""From a training run folder to one verified, calibrated, self-describing ONNX file."""

@@ -1,0 +1,225 @@
+"""`python -m export`: make, check and measure model files."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+# Before anything can import TensorFlow: it speaks from C++ otherwise. Only TensorFlow's own graphs
+# can be converted, whatever backend the model was trained on.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from export.calibrate import calibrate as choose_thresholds
+from export.calibrate import run_network
+from export.errors import ExportRefusedError
+from export.evaluate import choose_samples, write_metrics
+from export.evaluate import evaluate as measure
+from export.quiet import quiet_standard_error
+from export.release import ReleaseOrder, release
+from export.report import print_table, write_picture
+from service.errors import KaryonError
+from service.inference.session import ModelSession
+from service.segmenter import Segmenter, SegmentOptions
+from training.datasets import DatasetError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+    rich_markup_mode="markdown",
+    help="""From a trained run to one self-describing ONNX file, and its figures.
+
+Start with `python -m export model RUN_DIR --validation DATA_DIR --groups 07,08 --name
+mobilenetv2_unet --version 1.0.0 --out models`: it converts, compares with Keras pixel by pixel,
+chooses thresholds, measures through the service's own code and writes the card, or it refuses and
+writes nothing. `python -m export evaluate MODEL.onnx DATA_DIR --out DIR` measures any model file
+on your own annotated images and needs no TensorFlow.""",
+)
+
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model file.")
+]
+DataDir = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA_DIR",
+        exists=True,
+        file_okay=False,
+        help="Annotated images: `images/` with `labels/` or `masks/`, or TNBC as published.",
+    ),
+]
+Groups = Annotated[
+    str | None,
+    typer.Option(
+        help="Only these patients, comma-separated: how their names end (`07,08`), or shell "
+        "patterns (`tnbc_p0[78]`)."
+    ),
+]
+RunDir = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RUN_DIR", exists=True, file_okay=False, help="Folder of a finished training run."
+    ),
+]
+
+
+@app.command()
+def model(
+    run_dir: RunDir,
+    *,
+    validation: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, help="Annotated images to calibrate on."),
+    ],
+    name: Annotated[str, typer.Option(help="Name that callers will choose the model by.")],
+    version: Annotated[str, typer.Option(help="Semantic version of the weights, as 1.0.0.")],
+    groups: Groups = None,
+    out: Annotated[Path, typer.Option(help="Folder of models to write to.")] = Path("models"),
+    external: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="Measure on this too; may be repeated."),
+    ] = None,
+    description: Annotated[
+        str | None, typer.Option(help="One or two sentences for the contract.")
+    ] = None,
+    replace: Annotated[bool, typer.Option(help="Overwrite this version if it exists.")] = False,
+) -> None:
+    """Release a trained run: convert, verify, calibrate, evaluate, describe."""
+    order = ReleaseOrder(
+        run_dir=run_dir,
+        validation_dir=validation,
+        groups=groups,
+        name=name,
+        version=version,
+        out=out,
+        external_dirs=tuple(external or ()),
+        description=description,
+        replace=replace,
+        commands=_commands(run_dir),
+    )
+    console = Console()
+    with _refusals_without_traceback():
+        folder = release(order, console)
+    console.print(f"wrote [bold]{folder}[/]")
+
+
+@app.command()
+def verify(
+    model_file: ModelFile, run_dir: RunDir, data_dir: DataDir, groups: Groups = None
+) -> None:
+    """Compare a model file with the trained model it came from, pixel by pixel."""
+    with quiet_standard_error():
+        from export.contract import read_run  # noqa: PLC0415  loads TensorFlow
+        from export.convert import load_model  # noqa: PLC0415  loads TensorFlow
+        from export.verify import check_parity  # noqa: PLC0415  loads TensorFlow
+    with _refusals_without_traceback():
+        images = [sample.read()[0] for sample in choose_samples(data_dir, groups)[:8]]
+        session = ModelSession.load(model_file, provider="cpu")
+        parity = check_parity(load_model(read_run(run_dir).model_path), session, images)
+    Console().print(
+        f"equals {parity.against} within {parity.max_difference} of 255 on {parity.tiles} tiles, "
+        f"{parity.differing_share:.4%} of the pixels differ"
+    )
+
+
+@app.command()
+def calibrate(
+    model_file: ModelFile,
+    data_dir: DataDir,
+    groups: Groups = None,
+    out: Annotated[Path | None, typer.Option(help="Write the whole table here, as JSON.")] = None,
+) -> None:
+    """Find the thresholds that suit some annotated images; the file itself stays as it is."""
+    console = Console()
+    with _refusals_without_traceback():
+        session = ModelSession.load(model_file, provider="cpu")
+        samples = choose_samples(data_dir, groups)
+        images = run_network(
+            session, track(samples, "running the network", console=console, transient=True)
+        )
+        calibration = choose_thresholds(
+            images,
+            mpp=session.contract.input.mpp,
+            progress=lambda grid: track(grid, "trying thresholds", console=console, transient=True),
+        )
+    chosen = calibration.chosen
+    console.print(
+        f"probability_threshold {chosen.probability_threshold:g}, seed_threshold "
+        f"{chosen.seed_threshold:g}, min_area_um2 {chosen.min_area_um2:g}: Dice "
+        f"{chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%}"
+    )
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        calibration.write(out)
+
+
+@app.command()
+def evaluate(
+    model_file: ModelFile,
+    data_dir: DataDir,
+    groups: Groups = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write metrics.json and predictions.png into this folder.")
+    ] = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(help="Resolution of the images, um/px; the model's own by default."),
+    ] = None,
+) -> None:
+    """Measure a model file on annotated images, exactly as the service would serve it."""
+    console = Console()
+    options = SegmentOptions(mpp=mpp)
+    with _refusals_without_traceback():
+        samples = choose_samples(data_dir, groups)
+        segmenter = Segmenter(ModelSession.load(model_file))
+        evaluation = measure(
+            segmenter,
+            samples,
+            dataset=data_dir.resolve().name,
+            split=f"groups {groups}" if groups else "all images",
+            options=options,
+            progress=lambda items: track(items, "segmenting", console=console, transient=True),
+        )
+        print_table(evaluation, console)
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+            write_metrics(evaluation, out / "metrics.json")
+            write_picture(evaluation, segmenter, samples, out / "predictions.png", options=options)
+            console.print(f"wrote {out / 'metrics.json'} and {out / 'predictions.png'}")
+
+
+def _commands(run_dir: Path) -> tuple[str, ...]:
+    """What a reader of the card would type."""
+    run = shlex.quote(str(run_dir))
+    return (
+        f"python -m training fit config.json --data-root DATA_ROOT --run-dir {run}",
+        shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+    )
+
+
+@contextmanager
+def _refusals_without_traceback() -> Iterator[None]:
+    """Show what is wrong with the input as one message, exit status 1."""
+    try:
+        yield
+    except (KaryonError, DatasetError) as error:
+        heading = "refused" if isinstance(error, ExportRefusedError) else "error"
+        Console(stderr=True).print(f"[bold red]{heading}:[/] {error}")
+        raise typer.Exit(1) from error
+
+
+def main() -> None:
+    """Entry point of `karyon-export`."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from rich.console import Console
+
+from export import convert as convert_module
+from export import release as release_module
+from export.calibrate import calibrate
+from export.contract import TrainedRun
+from export.errors import ExportRefusedError
+from export.evaluate import choose_samples, evaluate
+from export.release import ReleaseOrder, check_held_out, release
+from service.inference.repository import ModelRepository
+from service.segmenter import Segmenter
+from training.datasets import DatasetError
+
+COARSE_GRID = {
+    "probability_thresholds": (0.3, 0.4, 0.5, 0.6),
+    "seed_thresholds": (0.4, 0.7),
+    "min_areas_um2": (6.0, 12.0),
+}
+COMMANDS = ("python -m training fit config.json", "python -m export model runs/tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse_grid() -> Iterator[None]:
+    """Sixteen combinations instead of hundreds: the gates are tested here, not the search."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            release_module,
+            "calibrate",
+            lambda images, **options: calibrate(images, **options, **COARSE_GRID),
+        )
+        yield
+
+
+@pytest.fixture
+def order(tiny_run: TrainedRun, test_data: Path, tmp_path: Path) -> ReleaseOrder:
+    return ReleaseOrder(
+        run_dir=tiny_run.folder,
+        validation_dir=test_data,
+        groups="07,08",
+        name="tiny",
+        version="0.1.0",
+        out=tmp_path / "models",
+        commands=COMMANDS,
+    )
+
+
+@pytest.fixture(scope="module")
+def released(
+    tiny_run: TrainedRun, test_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    return release(
+        ReleaseOrder(
+            run_dir=tiny_run.folder,
+            validation_dir=test_data,
+            groups="07,08",
+            name="tiny",
+            version="0.1.0",
+            out=tmp_path_factory.mktemp("models"),
+            commands=COMMANDS,
+        ),
+        Console(quiet=True),
+    )
+
+
+def test_a_release_is_complete_and_leaves_no_scraps(released: Path) -> None:
+    assert sorted(path.name for path in released.iterdir()) == [
+        "calibration.json",
+        "card.md",
+        "metrics.json",
+        "model.onnx",
+        "predictions.jpg",
+    ]
+    assert [path.name for path in released.parents[1].iterdir()] == ["tiny"]
+
+
+def test_the_service_loads_the_release_and_serves_what_was_measured(
+    released: Path, test_data: Path
+) -> None:
+    repository = ModelRepository.open(released.parents[1], default=None, provider="cpu", threads=0)
+    session = repository.get("tiny:0.1.0")
+    contract = session.contract
+    samples = choose_samples(test_data, "07,08")
+    again = evaluate(Segmenter(session), samples, dataset="data", split="again")
+    (entry,) = contract.metrics
+    assert entry.values == again.entry().values
+    assert "tnbc_p07, tnbc_p08" in entry.split
+
+    calibration = json.loads((released / "calibration.json").read_text())
+    for name, value in contract.separation.model_dump().items():
+        assert calibration["chosen"][name] == pytest.approx(value)
+    # Calibration runs the network by itself; it must see what the segmenter sees.
+    assert calibration["chosen"]["dice"] == pytest.approx(entry.values["dice"], abs=1e-4)
+    assert calibration["chosen"]["f1"] == pytest.approx(entry.values["f1_at_0.5"], abs=1e-4)
+    assert calibration["chosen"]["count_bias"] == pytest.approx(
+        entry.values["count_bias"], abs=1e-4
+    )
+    assert contract.verification.tiles >= 8
+    assert "keras" in contract.verification.against
+
+
+def test_the_metrics_file_names_the_graph_that_was_measured(released: Path) -> None:
+    document = json.loads((released / "metrics.json").read_text())
+    assert document["model"]["name"] == "tiny"
+    assert {image["stem"] for image in document["images"]} == {"tnbc_p07_1", "tnbc_p08_2"}
+
+
+def test_the_card_tells_use_data_figures_thresholds_limits_and_commands(released: Path) -> None:
+    card = (released / "card.md").read_text()
+    assert card.startswith("# tiny 0.1.0\n")
+    for words in (
+        "Research use only; no medical device",
+        "CC0-1.0",
+        "Amgad et al., GigaScience 2022",
+        "https://doi.org/10.1093/gigascience/giac037",
+        "## Limits",
+        *COMMANDS,
+        '"architecture": "unet"',
+    ):
+        assert words in card
+    values = json.loads((released / "metrics.json").read_text())["pooled"]
+    assert f"| {values['dice']:.3f} |" in card
+    assert f"| {values['count_bias']:+.1%} |" in card
+
+
+def test_a_replacing_release_with_external_data_measured_beside(
+    order: ReleaseOrder, released: Path, test_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(released.parents[1], order.out)
+    elsewhere = tmp_path / "elsewhere"
+    for kind in ("images", "labels"):
+        (elsewhere / kind).mkdir(parents=True)
+        content = (test_data / kind / "tnbc_p07_1.png").read_bytes()
+        (elsewhere / kind / "a_1.png").write_bytes(content)
+    orders = replace(order, external_dirs=(elsewhere,), description="Another one.", replace=True)
+    folder = release(orders, Console(quiet=True))
+    assert "Another one." in (folder / "card.md").read_text()
+    assert (
+        "| elsewhere | external, all images, not trained on | 1 |"
+        in (folder / "card.md").read_text()
+    )
+    assert (folder / "metrics_elsewhere.json").is_file()
+
+
+def save_broken(run: TrainedRun, folder: Path) -> TrainedRun:
+    """The tiny run with a head that says nearly the same everywhere."""
+    model = keras.saving.load_model(run.model_path, compile=False)
+    head = model.get_layer("maps")
+    kernel, offset = head.get_weights()
+    head.set_weights([kernel * 0, np.full_like(offset, -9.0)])
+    folder.mkdir()
+    for name in ("config.json", "data.json"):
+        (folder / name).write_bytes((run.folder / name).read_bytes())
+    model.save(folder / "model.keras")
+    return replace(run, folder=folder)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_a_blank_model_is_refused_and_leaves_nothing(
+    order: ReleaseOrder, tiny_run: TrainedRun, tmp_path: Path
+) -> None:
+    broken = save_broken(tiny_run, tmp_path / "broken")
+    with pytest.raises(ExportRefusedError, match="the model is constant"):
+        release(replace(order, run_dir=broken.folder), Console(quiet=True))
+    assert not order.out.exists()
+
+
+def test_a_failed_parity_leaves_what_was_there_before(
+    order: ReleaseOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (order.out / "other" / "1.0.0").mkdir(parents=True)
+
+    def shifted(model: keras.Model) -> object:
+        image = keras.Input((None, None, 3))
+        x = keras.layers.ZeroPadding2D(((2, 0), (0, 0)))(image)
+        x = keras.layers.Cropping2D(((0, 2), (0, 0)))(x)
+        return convert(keras.Model(image, model(x)))
+
+    convert = convert_module.convert
+    monkeypatch.setattr(convert_module, "convert", shifted)
+    with pytest.raises(ExportRefusedError, match="differs from Keras by"):
+        release(order, Console(quiet=True))
+    assert [path.name for path in order.out.iterdir()] == ["other"]
+
+
+def test_images_that_were_trained_on_are_refused(order: ReleaseOrder) -> None:
+    with pytest.raises(ExportRefusedError, match=r"3 of 5 images were trained on.*nucls_test_1"):
+        release(replace(order, groups=None), Console(quiet=True))
+    assert not order.out.exists()
+
+
+def test_a_held_out_image_passes_the_same_check(tiny_run: TrainedRun, test_data: Path) -> None:
+    check_held_out(tiny_run, choose_samples(test_data, "07,08"))
+
+
+def test_a_version_is_not_overwritten_unless_told(order: ReleaseOrder, released: Path) -> None:
+    before = (released / "model.onnx").read_bytes()
+    again = replace(order, out=released.parents[1])
+    with pytest.raises(ExportRefusedError, match="holds a model already"):
+        release(again, Console(quiet=True))
+    assert (released / "model.onnx").read_bytes() == before
+
+
+def test_a_bad_version_and_a_wrong_patient_are_refused_before_the_work(
+    order: ReleaseOrder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(convert_module, "convert")
+    with pytest.raises(ExportRefusedError, match="version"):
+        release(replace(order, version="first"), Console(quiet=True))
+    with pytest.raises(DatasetError, match="no group matches"):
+        release(replace(order, groups="99"), Console(quiet=True))
+    assert not order.out.exists()
+
+
+def test_the_command_refuses_in_one_message(
+    order: ReleaseOrder, repository: Path, tmp_path: Path
+) -> None:
+    result = subprocess.run(
+        [
+            *(sys.executable, "-m", "export", "model", str(order.run_dir)),
+            *("--validation", str(order.validation_dir), "--name", "tiny", "--version", "1.0.0"),
+            *("--out", str(tmp_path / "models")),
+        ],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    # No traceback, and nothing of what TensorFlow says while it loads.
+    assert " ".join(result.stderr.split()).startswith("refused: 3 of 5 images were trained on")
+    assert not (tmp_path / "models").exists()
