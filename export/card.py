@@ -172,12 +172,10 @@ def _limits(contract: ModelContract) -> str:
 
 def _making(contract: ModelContract, run: TrainedRun, commands: Sequence[str]) -> str:
     lines = "\n".join(commands)
-    config = run.config.model_dump(mode="json")
-    # Folders of the machine that trained are nobody's business.
-    if config["encoder_weights"] is not None:
-        config["encoder_weights"] = encoder_origin(config["encoder_weights"])
-    for source in config["data"]:
-        source["path"] = Path(source["path"]).name
+    configurations = "\n\n".join(
+        _configuration(stage, f"stage {number}" if run.earlier else "configuration")
+        for number, stage in enumerate(run.stages, 1)
+    )
     return f"""## How it was made
 
 ```sh
@@ -187,7 +185,17 @@ def _making(contract: ModelContract, run: TrainedRun, commands: Sequence[str]) -
 Source revision `{contract.training.source_revision}`; `config.json`, SHA-256
 `{contract.training.config_sha256}`, here without its folders:
 
-<details><summary>configuration</summary>
+{configurations}"""
+
+
+def _configuration(run: TrainedRun, title: str) -> str:
+    config = run.config.model_dump(mode="json")
+    # Folders of the machine that trained are nobody's business.
+    if config["encoder_weights"] is not None:
+        config["encoder_weights"] = encoder_origin(config["encoder_weights"])
+    for source in config["data"]:
+        source["path"] = Path(source["path"]).name
+    return f"""<details><summary>{title}</summary>
 
 ```json
 {json.dumps(config, indent=2, sort_keys=True)}

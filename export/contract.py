@@ -26,6 +26,7 @@ from service.inference.contract import (
     parse_contract,
 )
 from training.config import TrainingConfig, load_config
+from training.run_state import INITIAL_FOLDER
 
 DIVISOR_PX: Final = 32
 """The same as `training.architectures.DIVISOR`, which cannot be imported without Keras."""
@@ -47,12 +48,19 @@ class TrainedRun:
         config_sha256: SHA-256 of `config.json`, hexadecimal.
         splits: Content of `data.json`: for each data source its digest, and under `train` and
             `validation` the stems of every group.
+        earlier: The run whose model this one started from, where there is one.
     """
 
     folder: Path
     config: TrainingConfig
     config_sha256: str
     splits: dict[str, dict[str, Any]]
+    earlier: "TrainedRun | None" = None
+
+    @property
+    def stages(self) -> list["TrainedRun"]:
+        """The runs that made the weights, first one first: pretraining, then fine-tuning."""
+        return [*(self.earlier.stages if self.earlier else []), self]
 
     @property
     def model_path(self) -> Path:
@@ -63,9 +71,10 @@ class TrainedRun:
         """Names of all images that the weights have learnt from."""
         return {
             stem
-            for source in self.config.data
+            for stage in self.stages
+            for source in stage.config.data
             if source.weight > 0
-            for stems in self.splits.get(source.name, {}).get("train", {}).values()
+            for stems in stage.splits.get(source.name, {}).get("train", {}).values()
             for stem in stems
         }
 
@@ -87,6 +96,7 @@ def read_run(folder: Path) -> TrainedRun:
         config=config,
         config_sha256=hashlib.sha256(config_path.read_bytes()).hexdigest(),
         splits=splits,
+        earlier=read_run(folder / INITIAL_FOLDER) if config.initial_model else None,
     )
 
 
@@ -147,7 +157,7 @@ def build_contract(
                 data=tuple(_data_source(run, index) for index in range(len(config.data))),
                 config_sha256=run.config_sha256,
                 source_revision=source_revision(),
-                encoder_weights=encoder_origin(config.encoder_weights),
+                encoder_weights=encoder_origin(run.stages[0].config.encoder_weights),
             ),
             metrics=tuple(metrics),
             verification=verification

@@ -63,6 +63,11 @@ class TrainingConfig(_Frozen):
         description="'imagenet', a weights file (relative paths start at --data-root), or nothing "
         "for random weights.",
     )
+    initial_model: str | None = Field(
+        None,
+        description="A model.keras of the same architecture to start from (pretraining, then "
+        "fine-tuning); relative paths start at the working directory.",
+    )
     encoder_batchnorm: Literal["auto", "inference", "training"] = Field(
         "auto",
         description="Whether the encoder's batch normalisation keeps its statistics: "
@@ -109,6 +114,8 @@ class TrainingConfig(_Frozen):
                 "no data source names validation_groups: hold out at least one patient, "
                 "or the run's figures mean nothing"
             )
+        if self.initial_model and self.encoder_weights:
+            raise ValueError("initial_model brings its encoder along: leave encoder_weights out")
         if not any(source.weight > 0 for source in self.data):
             raise ValueError("every data source has weight 0")
         return self
@@ -122,7 +129,7 @@ class TrainingConfig(_Frozen):
     def encoder_keeps_statistics(self) -> bool:
         """Whether the encoder's BatchNorm runs in inference mode while training."""
         if self.encoder_batchnorm == "auto":
-            return self.encoder_weights is not None
+            return bool(self.encoder_weights or self.initial_model)
         return self.encoder_batchnorm == "inference"
 
     def to_json(self) -> str:

@@ -6,6 +6,7 @@ The run folder holds
 |---|---|
 | `config.json` | the configuration, as validated |
 | `data.json` | which image of which patient was in which split, and the digest of the data |
+| `initial/` | the same two files of the run whose model this one started from |
 | `model.keras` | the best model so far, float32, without optimizer |
 | `history.csv` | one row an epoch |
 | `state.npz` | what an exact resume needs; removed when the run is complete |
@@ -30,7 +31,7 @@ from training.datasets import Sample, dataset_digest, read_dataset, split_by_gro
 from training.losses import make_loss
 from training.metrics import make_metrics
 from training.report import plot_curves
-from training.run_state import RunState, read_history
+from training.run_state import RunState, copy_records, read_history
 
 
 class RunFolderError(ValueError):
@@ -74,6 +75,8 @@ def fit(
 
     train, validation = read_sources(config, data_root or Path())
     _write_data_record(run_dir, config, train, validation)
+    if config.initial_model is not None:
+        copy_records(Path(config.initial_model).parent, run_dir)
     channels = len(config.channels)
     state = RunState(run_dir / "state.npz")
     first_epoch = state.epochs_done() if resume else 0
@@ -93,9 +96,7 @@ def fit(
     held_out = load_images([s for samples in validation.values() for s in samples], channels)
     validation_data = validation_tiles(held_out, config.crop_px)
 
-    model = ARCHITECTURES[config.architecture](
-        channels=channels, encoder_weights=_locate_weights(config, data_root or Path())
-    )
+    model = build_model(config, data_root or Path())
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
     for start, end, frozen in _phases(config):
         if first_epoch >= min(end, last_epoch):
@@ -122,6 +123,35 @@ def fit(
     if stop_after_epoch is None or stop_after_epoch >= config.epochs:
         state.remove()
     return run_dir / "model.keras"
+
+
+def build_model(config: TrainingConfig, data_root: Path) -> keras.Model:
+    """Build a run's model with the weights that it starts from.
+
+    Args:
+        config: architecture, channels, encoder weights or initial model.
+        data_root: where a relative path of encoder weights starts.
+
+    Raises:
+        RunFolderError: the initial model is missing or has another architecture.
+        ValueError: the encoder weights are missing or do not fit.
+    """
+    model = ARCHITECTURES[config.architecture](
+        channels=len(config.channels), encoder_weights=_locate_weights(config, data_root)
+    )
+    if config.initial_model is None:
+        return model
+    if not Path(config.initial_model).is_file():
+        raise RunFolderError(f"initial model {config.initial_model} not found")
+    initial = keras.models.load_model(config.initial_model, compile=False)
+    shapes = [[weight.shape for weight in m.get_weights()] for m in (model, initial)]
+    if shapes[0] != shapes[1]:
+        raise RunFolderError(
+            f"initial model {config.initial_model} is a {initial.name}, not a "
+            f"{config.architecture} with {len(config.channels)} channels"
+        )
+    model.set_weights(initial.get_weights())
+    return model
 
 
 def compile_model(model: keras.Model, config: TrainingConfig, *, freeze_encoder: bool) -> None:

@@ -93,6 +93,15 @@ def test_images_of_weight_zero_were_not_learnt_from(tiny_run: TrainedRun) -> Non
     assert described.use == "validation and calibration: 1 image of 1 patient or slide (tnbc_p07)"
 
 
+def test_images_of_the_stage_before_were_learnt_from_too(tiny_run: TrainedRun) -> None:
+    unseen = {name: {**record, "train": {}} for name, record in tiny_run.splits.items()}
+    alone = replace(tiny_run, splits=unseen)
+    fine_tuned = replace(alone, earlier=tiny_run)
+    assert alone.trained_stems() == set()
+    assert fine_tuned.trained_stems() == tiny_run.trained_stems() != set()
+    assert fine_tuned.stages == [tiny_run, fine_tuned]
+
+
 def test_an_encoder_file_is_named_without_its_folder() -> None:
     assert encoder_origin("/home/someone/weights/mobilenet_v2.h5") == "mobilenet_v2.h5"
     assert encoder_origin("imagenet") == "imagenet"

@@ -45,6 +45,10 @@ def test_committed_recipes_are_valid_and_hold_patients_out(recipe: Path) -> None
         ({"data": []}, "data"),
         ({"data": [{"name": "a", "path": "a"}]}, "no data source names validation_groups"),
         ({"data": [SOURCE, SOURCE]}, "two data sources have one name"),
+        (
+            {"initial_model": "a.keras", "encoder_weights": "imagenet"},
+            "initial_model brings its encoder along",
+        ),
         ({"data": [{**SOURCE, "weight": 0}]}, "every data source has weight 0"),
     ],
 )
@@ -59,6 +63,7 @@ def test_batchnorm_keeps_its_statistics_only_where_they_are_worth_keeping() -> N
         return config.encoder_keeps_statistics
 
     assert keeps(encoder_weights="imagenet")
+    assert keeps(initial_model="runs/other/model.keras")
     assert not keeps()
     assert not keeps(encoder_weights="imagenet", encoder_batchnorm="training")
     assert keeps(encoder_batchnorm="inference")

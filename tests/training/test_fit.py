@@ -11,7 +11,8 @@ import pytest
 
 from training.callbacks import learning_rate_at, save_model
 from training.config import DataSource, TrainingConfig
-from training.fit import RunFolderError, fit
+from training.fit import RunFolderError, build_model, fit
+from training.run_state import copy_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -97,6 +98,34 @@ def test_a_mixed_precision_model_is_saved_as_float32(tmp_path: Path) -> None:
     assert {layer.dtype_policy.name for layer in loaded.layers} == {"float32"}
     for one, other in zip(loaded.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_starts_from_a_model_of_its_own_kind_only(
+    tmp_path: Path, tiny_config: TrainingConfig
+) -> None:
+    path = str(tmp_path / "initial.keras")
+    initial = build_model(tiny_config, tmp_path)
+    save_model(initial, Path(path))
+    fine_tuning = tiny_config.model_copy(update={"initial_model": path})
+    model = build_model(fine_tuning, tmp_path)
+    for one, other in zip(model.get_weights(), initial.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(RunFolderError, match="is a mobilenetv2_unet, not a unet with 2 channels"):
+        build_model(fine_tuning.model_copy(update={"architecture": "unet"}), tmp_path)
+    with pytest.raises(RunFolderError, match="not found"):
+        build_model(tiny_config.model_copy(update={"initial_model": "none.keras"}), tmp_path)
+
+
+def test_a_run_keeps_the_record_of_the_runs_that_it_started_from(tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    for run in (first, second):
+        run.mkdir()
+        for name in ("config.json", "data.json"):
+            (run / name).write_text(run.name)
+    copy_records(first, second)
+    copy_records(second, third)
+    assert (third / "initial" / "data.json").read_text() == "second"
+    assert (third / "initial" / "initial" / "config.json").read_text() == "first"
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
