@@ -3,7 +3,8 @@ PYTHON ?= python3
 RUNTIME ?= cpu
 PORT ?= 8000
 DATA ?= data
-RECIPE ?= training/recipes/default.toml
+ENCODER ?= imagenet
+VERSION ?= 1.0.0
 RUN ?= runs/default
 
 SERVE_ENV := .venv-serve-$(RUNTIME)
@@ -24,7 +25,7 @@ install-serve: $(SERVE_ENV)/.ready  ## Only install what serving needs
 install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
 
 test: $(DEV_ENV)/.ready  ## Run all tests
-	$(DEV)python -m pytest
+	$(DEV)python -m pytest -n 2 --dist loadfile
 
 check: $(DEV_ENV)/.ready  ## Format, lint, types, import rules
 	$(DEV)ruff format --check .
@@ -36,15 +37,17 @@ format: $(DEV_ENV)/.ready  ## Format, and mend what ruff can mend
 	$(DEV)ruff format .
 	$(DEV)ruff check --fix .
 
-train: $(DEV_ENV)/.ready  ## Train RECIPE on the folders under DATA into RUN
-	$(DEV)python -m training fit $(RECIPE) --data-root $(DATA) --run-dir $(RUN)
+train: $(DEV_ENV)/.ready  ## Train the embedded model anew, on the folders tnbc and nuinsseg under DATA
+	$(DEV)python -m training fit training/recipes/default.toml --data-root $(DATA) \
+		--encoder-weights $(ENCODER) --run-dir $(RUN)
 
-export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-out patients, verify, card
-	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 'tnbc_p0[78]' --out models
+export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-out patients, verify, judge, card
+	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 07,08 --name mobilenetv2_unet \
+		--version $(VERSION) --out models
 
 bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
-	$(DEV)python benchmarks/separation.py
-	$(DEV)python benchmarks/http_overhead.py
+	$(DEV)python -m benchmarks.separation
+	$(DEV)python -m benchmarks.http_overhead
 
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt

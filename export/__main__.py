@@ -22,13 +22,13 @@ from export.calibrate import run_network
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, write_metrics
 from export.evaluate import evaluate as measure
-from export.quiet import quiet_standard_error
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
 from service.errors import KaryonError
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter, SegmentOptions
 from training.datasets import DatasetError
+from training.quiet import quiet_standard_error
 
 app = typer.Typer(
     no_args_is_help=True,

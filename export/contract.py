@@ -26,7 +26,7 @@ from service.inference.contract import (
     parse_contract,
 )
 from training.config import TrainingConfig, load_config
-from training.run_state import INITIAL_FOLDER
+from training.lineage import INITIAL_FOLDER
 
 DIVISOR_PX: Final = 32
 """The same as `training.architectures.DIVISOR`, which cannot be imported without Keras."""
@@ -154,7 +154,7 @@ def build_contract(
             separation=separation
             or SeparationSpec(probability_threshold=0.5, seed_threshold=0.5, min_area_um2=5.0),
             training=TrainingSpec(
-                data=tuple(_data_source(run, index) for index in range(len(config.data))),
+                data=_data_sources(run),
                 config_sha256=run.config_sha256,
                 source_revision=source_revision(),
                 encoder_weights=encoder_origin(run.stages[0].config.encoder_weights),
@@ -210,19 +210,30 @@ def source_revision() -> str:
     return f"{commit}-dirty" if changed else commit
 
 
-def _data_source(run: TrainedRun, index: int) -> DataSource:
-    source = run.config.data[index]
-    record = run.splits.get(source.name, {})
-    roles = [("validation and calibration", "validation")]
-    if source.weight > 0:
-        roles.insert(0, ("training", "train"))
-    uses = [f"{role}: {_describe_groups(record[key])}" for role, key in roles if record.get(key)]
-    return DataSource(
-        name=source.name,
-        licence=source.licence or "unknown",
-        attribution=source.attribution or "not stated",
-        source=source.source or "not stated",
-        use="; ".join(uses) or "none",
+def _data_sources(run: TrainedRun) -> tuple[DataSource, ...]:
+    """Every data set that the weights have seen, in this run or in one that it started from."""
+    uses: dict[str, list[str]] = {}
+    # What a later stage says of a data set's licence overrules an earlier one.
+    latest = {source.name: source for stage in run.stages for source in stage.config.data}
+    for stage in run.stages:
+        for source in stage.config.data:
+            record = stage.splits.get(source.name, {})
+            roles = [("validation and calibration", "validation")]
+            if source.weight > 0:
+                roles.insert(0, ("training", "train"))
+            uses.setdefault(source.name, []).extend(
+                f"{role}: {_describe_groups(record[key])}" for role, key in roles if record.get(key)
+            )
+    return tuple(
+        DataSource(
+            name=name,
+            licence=source.licence or "unknown",
+            attribution=source.attribution or "not stated",
+            source=source.source or "not stated",
+            # Stages that use the same images say it once.
+            use="; ".join(dict.fromkeys(uses[name])) or "none",
+        )
+        for name, source in latest.items()
     )
 
 

@@ -25,13 +25,13 @@ from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
-from export.quiet import quiet_standard_error
 from export.report import print_table, write_picture
 from export.verify import check_not_blank, check_parity
 from service.inference.contract import ModelContract, VerificationSpec
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
+from training.quiet import quiet_standard_error
 
 if TYPE_CHECKING:
     import onnx
@@ -95,7 +95,7 @@ def release(order: ReleaseOrder, console: Console) -> Path:
         )
     run = read_run(order.run_dir)
     samples = choose_samples(order.validation_dir, order.groups)
-    external = {folder.name: choose_samples(folder, None) for folder in order.external_dirs}
+    external = _read_external(order)
     check_held_out(run, [*samples, *(sample for group in external.values() for sample in group)])
     # Filled in before the long work, so that a bad name or version is refused at once.
     draft = build_contract(
@@ -115,6 +115,19 @@ def release(order: ReleaseOrder, console: Console) -> Path:
         for path in sorted(staging.iterdir(), key=lambda path: path.name == _CANDIDATE):
             path.replace(destination / (MODEL_FILE if path.name == _CANDIDATE else path.name))
     return destination
+
+
+def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
+    """Read the external data sets, by the names that their figures are filed under."""
+    external: dict[str, list[Sample]] = {}
+    for folder in order.external_dirs:
+        name = folder.resolve().name
+        if name in external:
+            raise ExportRefusedError(
+                f"two external folders are named {name}: their figures would overwrite each other"
+            )
+        external[name] = choose_samples(folder, None)
+    return external
 
 
 def check_held_out(run: TrainedRun, samples: Sequence[Sample]) -> None:
@@ -182,7 +195,7 @@ def _make(
         evaluate(
             segmenter,
             samples,
-            dataset=order.validation_dir.name,
+            dataset=order.validation_dir.resolve().name,
             split=f"validation and calibration: {role}",
         )
     ]

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from service.api.parameters import SegmentParameters
 from service.app import create_app
 from service.errors import KaryonError
-from service.files import check_stems, segment_file
+from service.files import check_results, check_stems, segment_file
 from service.images.decode import ImageLimits
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.segmenter import Segmenter
@@ -61,12 +61,18 @@ def _settings(**options: object) -> Settings:
     try:
         return load_settings(options)
     except ValidationError as error:
-        for detail in error.errors():
-            name = "_".join(str(step) for step in detail["loc"])
-            print(f"Setting {name}: {detail['msg']}", file=sys.stderr)
+        print(_sentences(error, "Setting"), file=sys.stderr)
     except ValueError as error:
         print(error, file=sys.stderr)
     raise typer.Exit(2)
+
+
+def _sentences(error: ValidationError, what: str) -> str:
+    """Say what is wrong with each value, one a line, without pydantic's own lines around it."""
+    return "\n".join(
+        f"{what} {'_'.join(str(step) for step in detail['loc'])}: {detail['msg']}"
+        for detail in error.errors()
+    )
 
 
 @app.command()
@@ -146,6 +152,7 @@ def segment(
     console = Console(stderr=True)
     try:
         check_stems(images)
+        check_results(images, out)
         repository = ModelRepository.open(
             settings.models_dir or embedded_models_dir(),
             default=settings.default_model,
@@ -161,10 +168,13 @@ def segment(
             threshold=threshold, min_area_um2=min_area_um2, min_area_px=min_area_px, mpp=mpp
         )
         parameters.check()
-    except (KaryonError, ValidationError) as error:
+        out.mkdir(parents=True, exist_ok=True)
+    except (KaryonError, OSError) as error:
         print(f"Cannot start: {error}", file=sys.stderr)
         raise typer.Exit(2) from error
-    out.mkdir(parents=True, exist_ok=True)
+    except ValidationError as error:
+        print(_sentences(error, "Option"), file=sys.stderr)
+        raise typer.Exit(2) from error
     limits = ImageLimits(max_pixels=settings.max_pixels, min_side_px=settings.min_side_px)
     failures: list[tuple[Path, str]] = []
     columns = (
@@ -173,7 +183,9 @@ def segment(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    # On a terminal the bar and the counts share the screen, and rich keeps them apart; counts that
+    # go to a file or a pipe are not its business.
+    with Progress(*columns, console=console, redirect_stdout=sys.stdout.isatty()) as progress:
         task = progress.add_task("Segmenting", total=len(images))
         for path in images:
             try:
@@ -192,7 +204,7 @@ def segment(
 @app.command()
 def openapi() -> None:
     """Print the OpenAPI document as JSON; no model is loaded."""
-    document = create_app(Settings(models_dir=Path())).openapi()
+    document = create_app(_settings(models_dir=Path())).openapi()
     options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
     sys.stdout.buffer.write(orjson.dumps(document, option=options))
 

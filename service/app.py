@@ -190,7 +190,9 @@ def create_app(settings: Settings) -> FastAPI:
         except KaryonError as error:
             lifecycle.start_up_error = str(error)
             raise
-        lifecycle.phase = Phase.READY
+        # A signal during start-up has set the phase already: a process that ends is not ready.
+        if lifecycle.phase is Phase.STARTING:
+            lifecycle.phase = Phase.READY
         try:
             yield {"service": state}
         finally:

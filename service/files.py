@@ -29,6 +29,28 @@ def check_stems(paths: Sequence[Path]) -> None:
         )
 
 
+def check_results(paths: Sequence[Path], out_dir: Path) -> None:
+    """Refuse to write a result over one of the images, for example `a_mask.png` beside `a.png`.
+
+    Raises:
+        InvalidParameterError: A result would take the place of an image.
+    """
+    images = {path.resolve() for path in paths}
+    for path in paths:
+        for kind in WRITTEN_MASKS:
+            result = _mask_path(path, out_dir, kind)
+            if result.resolve() in images:
+                raise InvalidParameterError(
+                    f"{result} is an image to segment, and would be overwritten by a result of"
+                    f" {path.name}. Write into another folder.",
+                    parameter="--out",
+                )
+
+
+def _mask_path(path: Path, out_dir: Path, kind: MaskKind) -> Path:
+    return out_dir / f"{path.stem}_{_MASK_SUFFIX[kind]}.png"
+
+
 def segment_file(
     path: Path,
     out_dir: Path,
@@ -61,7 +83,7 @@ def segment_file(
         raise UnreadableImageError(f"Cannot be read: {error.strerror}.") from error
     result = make_result(data, segmenter, parameters, limits)
     for kind in WRITTEN_MASKS:
-        (out_dir / f"{path.stem}_{_MASK_SUFFIX[kind]}.png").write_bytes(mask_png(result, kind))
+        _mask_path(path, out_dir, kind).write_bytes(mask_png(result, kind))
     document = result_document(result, include=["nuclei"])
     (out_dir / f"{path.stem}.json").write_bytes(to_json(document) + b"\n")
     return result.segmentation.count

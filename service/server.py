@@ -21,51 +21,86 @@ START_UP_FAILED = 3
 _WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104  shown, not bound
 
 
-def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a bound on the request line and headers.
+class BoundedHeaderProtocol(HttpToolsProtocol):
+    """Answers 431 and closes once the headers pass the bound; closes if they do not come.
 
-    uvicorn's httptools protocol has none: a client could fill the memory with one endless header.
+    uvicorn's httptools protocol has neither bound: a client could fill the memory with one endless
+    header, or hold connections for ever that never say what they want.
+    """
+
+    max_header_bytes = 32 * 1024
+
+    _head_bytes = 0
+    _in_head = True
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first head."""
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        self._head_bytes = 0
+        if self._head_timer is None:
+            self._await_head()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        self._in_head = False
+        self._stop_waiting()
+        super().on_headers_complete()
+
+    def _await_head(self) -> None:
+        # As long as an idle connection is kept between two requests, and from the first byte
+        # on without a new start at each byte.
+        self._head_timer = self.loop.call_later(self.timeout_keep_alive, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and count what belongs to a head."""
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_bytes += len(data)
+            if self._head_bytes > self.max_header_bytes:
+                self._refuse()
+
+    def _refuse(self) -> None:
+        problem = PROBLEMS_BY_NAME["headers-too-large"]
+        body = orjson.dumps(problem_document(problem, detail=problem.remedy, instance="unknown"))
+        head = (
+            f"HTTP/1.1 {problem.status} Request Header Fields Too Large\r\n"
+            f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
+            "connection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode("ascii") + body)
+        self.transport.close()
+
+
+def bounded_protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
+    """Return uvicorn's protocol with bounds on the request line and headers.
 
     Args:
         max_header_bytes: Most bytes before the blank line.
     """
-
-    class BoundedHeaderProtocol(HttpToolsProtocol):
-        """Answers 431 and closes once the headers pass the bound."""
-
-        _head_bytes = 0
-        _in_head = True
-
-        def on_message_begin(self) -> None:
-            self._in_head = True
-            self._head_bytes = 0
-            super().on_message_begin()
-
-        def on_headers_complete(self) -> None:
-            self._in_head = False
-            super().on_headers_complete()
-
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self._in_head and not self.transport.is_closing():
-                self._head_bytes += len(data)
-                if self._head_bytes > max_header_bytes:
-                    self._refuse()
-
-        def _refuse(self) -> None:
-            problem = PROBLEMS_BY_NAME["headers-too-large"]
-            body = orjson.dumps(
-                problem_document(problem, detail=problem.remedy, instance="unknown")
-            )
-            head = (
-                f"HTTP/1.1 {problem.status} Request Header Fields Too Large\r\n"
-                f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
-                "connection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode("ascii") + body)
-            self.transport.close()
-
-    return BoundedHeaderProtocol
+    return type(
+        "BoundedHeaderProtocol", (BoundedHeaderProtocol,), {"max_header_bytes": max_header_bytes}
+    )
 
 
 class KaryonServer(uvicorn.Server):

@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port; 0 takes a free one, and the start-up line says which."""
     keep_alive_timeout_s: int = Field(default=75, ge=1)
-    """Seconds an idle connection is kept; more than the usual 60 s of load balancers."""
+    """Seconds an idle connection is kept, and may take to send a request's line and headers; more
+    than the usual 60 s of load balancers."""
     drain_delay_s: float = Field(default=0.0, ge=0.0, le=600.0)
     """Seconds from failing readiness on SIGTERM to refusing connections: load balancers lag."""
     shutdown_timeout_s: int = Field(default=20, ge=1, le=600)

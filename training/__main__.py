@@ -14,6 +14,7 @@ from rich.console import Console
 
 from training.config import TrainingConfig, load_config
 from training.datasets import DatasetError
+from training.quiet import quiet_standard_error
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +25,8 @@ app = typer.Typer(
     [bold]python -m training fit RECIPE.toml --data-root DIR --run-dir runs/mine[/bold] trains;
     [bold]python -m training resume runs/mine[/bold] goes on after a kill;
     [bold]python -m training evaluate runs/mine DATA --groups 'tnbc_p0[78]'[/bold] judges.
-    Then [bold]python -m export model runs/mine[/bold] makes the ONNX file that the service runs.
+    Then [bold]python -m export model --help[/bold] tells how to make the ONNX file that the
+    service runs.
 
     The backend is Keras' own choice: KERAS_BACKEND=tensorflow (default), torch or jax.""",
     rich_markup_mode="rich",
@@ -74,7 +76,8 @@ def evaluate(
     ] = None,
 ) -> None:
     """Judge a trained model on annotated images: figures, ROC, precision-recall, a picture."""
-    from training.evaluate import evaluate_run  # noqa: PLC0415  starts the backend
+    with quiet_standard_error():
+        from training.evaluate import evaluate_run  # noqa: PLC0415  starts the backend
 
     figures = evaluate_run(run_dir, data, out or run_dir / "evaluation", groups or ["*"])
     for name, value in figures.items():
@@ -82,7 +85,8 @@ def evaluate(
 
 
 def _run(config: TrainingConfig, run_dir: Path, data_root: Path, *, resume: bool) -> None:
-    from training.fit import fit as train  # noqa: PLC0415  starts the backend
+    with quiet_standard_error():
+        from training.fit import fit as train  # noqa: PLC0415  starts the backend
 
     model = train(config, run_dir, data_root=data_root, resume=resume)
     console.print(f"best model: {model}")
@@ -97,7 +101,7 @@ def main() -> None:
             where = ".".join(str(part) for part in problem["loc"]) or "configuration"
             console.print(f"[red]{where}[/red]: {problem['msg']}", highlight=False)
         raise SystemExit(2) from None
-    except (DatasetError, ValueError, FileNotFoundError) as error:
+    except (DatasetError, ValueError, FileNotFoundError, FloatingPointError) as error:
         console.print(f"[red]error[/red]: {error}", highlight=False)
         raise SystemExit(2) from None
 

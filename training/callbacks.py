@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 
@@ -106,20 +107,20 @@ class RunRecorder(keras.callbacks.Callback):
             "learning_rate": float(self.model.optimizer.learning_rate),
             **values,
         }
-        score = self._score(row)
-        better = all(score > self._score(earlier) for earlier in rows)
-        if better:
+        if all(score(row, self._config) > score(earlier, self._config) for earlier in rows):
             save_model(self.model, self._run_dir / "model.keras")
         rows.append(row)
         write_history(path, rows)
         self._state.save(self.model, epoch + 1)
-        best = max(range(len(rows)), key=lambda i: self._score(rows[i]))
+        best = max(range(len(rows)), key=lambda i: score(rows[i], self._config))
         if len(rows) - 1 - best >= self._config.early_stopping_epochs:
             self.model.stop_training = True
 
-    def _score(self, row: dict[str, float]) -> float:
-        value = row[self._config.monitor]
-        return -value if self._config.monitor == "val_loss" else value
+
+def score(row: dict[str, float], config: TrainingConfig) -> float:
+    """The monitored value of an epoch, turned so that more is better."""
+    value = row[config.monitor]
+    return -value if config.monitor == "val_loss" else value
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -133,18 +134,17 @@ def save_model(model: keras.Model, path: Path) -> None:
         model: the model, compiled or not, under any policy.
         path: `.keras` file.
     """
-    policy = keras.config.dtype_policy().name
-    plain = keras.models.model_from_json(_plain_json(model, policy))
+    plain = keras.models.model_from_json(_plain_json(model))
     plain.set_weights(model.get_weights())
     partial = path.with_name(f".partial-{path.name}")
     plain.save(partial)
     os.replace(partial, path)  # noqa: PTH105  atomic, and says so
 
 
-def _plain_json(model: keras.Model, policy: str) -> str:
+def _plain_json(model: keras.Model) -> str:
     config = json.loads(model.to_json())
     config.pop("compile_config", None)
-    return json.dumps(config).replace(f'"{policy}"', '"float32"')
+    return re.sub(r'"mixed_b?float16"', '"float32"', json.dumps(config))
 
 
 class TensorBoardWriter(keras.callbacks.Callback):

@@ -11,11 +11,10 @@ The run folder holds
 | `history.csv` | one row an epoch |
 | `state.npz` | what an exact resume needs; removed when the run is complete |
 | `tensorboard/` | event files |
-| `curves.png`, `metrics.json` | written at the end |
+| `curves.png`, `metrics.json` | at the end: the curves, and the figures of the best epoch |
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,14 +23,22 @@ import keras
 from training.architectures import ARCHITECTURES
 from training.architectures.decoder import ENCODER_NAME
 from training.augmentation import Augmentation
-from training.callbacks import EpochSeed, LearningRate, Progress, RunRecorder, TensorBoardWriter
+from training.callbacks import (
+    EpochSeed,
+    LearningRate,
+    Progress,
+    RunRecorder,
+    TensorBoardWriter,
+    score,
+)
 from training.config import DataSource, TrainingConfig
 from training.crops import CropDataset, load_images, validation_tiles
 from training.datasets import Sample, dataset_digest, read_dataset, split_by_group
+from training.lineage import copy_records
 from training.losses import make_loss
 from training.metrics import make_metrics
 from training.report import plot_curves
-from training.run_state import RunState, copy_records, read_history
+from training.run_state import RunState, read_history
 
 
 class RunFolderError(ValueError):
@@ -69,11 +76,14 @@ def fit(
         RunFolderError: the folder holds another run, or nothing to resume.
         training.datasets.DatasetError: unusable data.
     """
-    _prepare_folder(config, run_dir, resume=resume)
+    _check_folder(config, run_dir, resume=resume)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
 
     train, validation = read_sources(config, data_root or Path())
+    # Nothing is written before the data has been read: a mistyped path leaves no half-made run.
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
     _write_data_record(run_dir, config, train, validation)
     if config.initial_model is not None:
         copy_records(Path(config.initial_model).parent, run_dir)
@@ -118,8 +128,12 @@ def fit(
         if model.stop_training:
             break
         resume, first_epoch = False, max(first_epoch, end)
-    if read_history(run_dir / "history.csv"):
+    history = read_history(run_dir / "history.csv")
+    if history:
         plot_curves(run_dir / "history.csv", run_dir / "curves.png")
+        best = max(history, key=lambda row: score(row, config))
+        text = json.dumps(best, indent=2) + "\n"
+        (run_dir / "metrics.json").write_text(text, encoding="utf-8")
     if stop_after_epoch is None or stop_after_epoch >= config.epochs:
         state.remove()
     return run_dir / "model.keras"
@@ -232,7 +246,7 @@ def _callbacks(
     return callbacks if quiet else [*callbacks, Progress(config)]
 
 
-def _prepare_folder(config: TrainingConfig, run_dir: Path, *, resume: bool) -> None:
+def _check_folder(config: TrainingConfig, run_dir: Path, *, resume: bool) -> None:
     saved = run_dir / "config.json"
     if resume:
         if not saved.is_file() or not (run_dir / "state.npz").is_file():
@@ -245,10 +259,6 @@ def _prepare_folder(config: TrainingConfig, run_dir: Path, *, resume: bool) -> N
         return
     if saved.exists():
         raise RunFolderError(f"{run_dir}: holds a run already; resume it or choose another folder")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    partial = saved.with_suffix(".partial")
-    partial.write_text(config.to_json(), encoding="utf-8")
-    os.replace(partial, saved)  # noqa: PTH105  atomic, and says so
 
 
 def _write_data_record(

@@ -1,4 +1,4 @@
-"""TensorFlow speaks from C++ while it loads, past Python's logging; here it is held back."""
+"""Backends speak from C++ while they load, past Python's logging; here they are held back."""
 
 import os
 import sys

@@ -28,6 +28,8 @@ from service.api.work import ClientGoneError
 PROBLEM_JSON = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # no registered status: nginx's, for logs alone
 _NOT_READY_RETRY_AFTER_S = 5
+# Thousands of unknown parameters fit into a request line; nobody reads as many sentences.
+_MOST_PARAMETER_ERRORS = 32
 
 
 class UnknownProblemError(errors.KaryonError):
@@ -208,7 +210,7 @@ def _validation_errors(error: RequestValidationError) -> list[dict[str, Any]]:
             "location": [str(step)[:64] for step in detail["loc"]],
             "message": detail["msg"],
         }
-        for detail in error.errors()
+        for detail in error.errors()[:_MOST_PARAMETER_ERRORS]
     ]
 
 

@@ -23,6 +23,8 @@ from service.images.samples import to_rgb
 
 __all__ = ["DecodedImage", "ImageHeader", "ImageLimits", "decode_image", "read_header"]
 
+# libpng writes no longer row, so no mask of such an image could be sent; OpenCV reads hardly more.
+_GREATEST_SIDE_PX = 1_000_000
 _DECODERS = {"png": png.decode, "jpeg": jpeg.decode, "webp": webp.decode, "bmp": bmp.decode}
 
 
@@ -74,6 +76,10 @@ def _check_bounds(header: ImageHeader, limits: ImageLimits) -> None:
     size = f"{header.width_px} x {header.height_px} px"
     if header.width_px * header.height_px > limits.max_pixels:
         raise ImageTooLargeError(f"the image has {size}, the bound is {limits.max_pixels} pixels")
+    if max(header.width_px, header.height_px) > _GREATEST_SIDE_PX:
+        raise ImageTooLargeError(
+            f"the image has {size}, no side may have more than {_GREATEST_SIDE_PX} px"
+        )
     if min(header.width_px, header.height_px) < limits.min_side_px:
         raise ImageTooSmallError(
             f"the image has {size}, each side must have at least {limits.min_side_px} px"

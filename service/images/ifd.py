@@ -20,6 +20,8 @@ _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 _TYPE_BYTES |= {13: 4, 16: 8, 17: 8, 18: 8}
 _MAX_DIRECTORIES = 10_000
 _MAX_TAGS = 4_096
+# More values of one tag than any page needs: one for each of its strips or tiles.
+_MAX_VALUES = 131_072
 
 
 class TagError(ValueError):
@@ -51,7 +53,10 @@ class Directory:
     next_offset: int
 
     def integers(self, number: int) -> NDArray[np.uint64] | None:
-        """Give all values of an unsigned integer tag, or None where it is absent.
+        """Give the values of an unsigned integer tag, or None where it is absent.
+
+        Values beyond the first 131,072 are left out: no page needs them, and a hostile tag has as
+        many as the file has bytes.
 
         Raises:
             TagError: The tag is of another type.
@@ -62,7 +67,8 @@ class Directory:
         if tag.kind not in _INTEGER_TYPES:
             raise TagError(f"tag {number} is not an unsigned integer")
         stored = np.dtype(self.byte_order + _INTEGER_TYPES[tag.kind])
-        return np.frombuffer(self.data, stored, tag.count, tag.offset).astype(np.uint64)
+        count = min(tag.count, _MAX_VALUES)
+        return np.frombuffer(self.data, stored, count, tag.offset).astype(np.uint64)
 
     def integer(self, number: int, default: int) -> int:
         """Give the first value of an unsigned integer tag, or the default where it is absent.
@@ -106,14 +112,11 @@ def read_directory(data: bytes, offset: int, byte_order: str, *, big: bool) -> D
     Raises:
         TagError: It is cut off or malformed.
     """
-    count_layout, entry_layout, inline = ("Q", "HHQ", 8) if big else ("H", "HHI", 4)
-    entry_bytes = 20 if big else 12
-    (count,) = _unpack(byte_order + count_layout, data, offset)
-    start = offset + struct.calcsize("=" + count_layout)
-    if count == 0 or count > _MAX_TAGS:
-        raise TagError("a directory holds no or absurdly many tags")
+    entry_layout, inline = ("HHQ", 8) if big else ("HHI", 4)
+    entries, following = _outline(data, offset, byte_order, big=big)
+    entry_bytes = entries.step
     tags: dict[int, Tag] = {}
-    for position in range(start, start + count * entry_bytes, entry_bytes):
+    for position in entries:
         number, kind, values = _unpack(byte_order + entry_layout, data, position)
         if kind not in _TYPE_BYTES:
             continue  # the specification asks readers to skip types they do not know
@@ -123,10 +126,19 @@ def read_directory(data: bytes, offset: int, byte_order: str, *, big: bool) -> D
         if value_at + values * _TYPE_BYTES[kind] > len(data):
             raise TagError("a tag points past the end of the data")
         tags.setdefault(number, Tag(kind, values, value_at))
-    (following,) = _unpack(
-        byte_order + ("Q" if big else "I"), data, start + int(count) * entry_bytes
-    )
     return Directory(data, byte_order, tags, following)
+
+
+def _outline(data: bytes, offset: int, byte_order: str, *, big: bool) -> tuple[range, int]:
+    """Return where the entries of a directory lie, and the offset of the next directory."""
+    count_layout, entry_bytes = ("Q", 20) if big else ("H", 12)
+    (count,) = _unpack(byte_order + count_layout, data, offset)
+    if count == 0 or count > _MAX_TAGS:
+        raise TagError("a directory holds no or absurdly many tags")
+    start = offset + struct.calcsize("=" + count_layout)
+    end = start + count * entry_bytes
+    (following,) = _unpack(byte_order + ("Q" if big else "I"), data, end)
+    return range(start, end, entry_bytes), following
 
 
 def read_first_directory(data: bytes) -> tuple[Directory, bool]:
@@ -159,9 +171,10 @@ def count_directories(first: Directory, *, big: bool) -> int:
     offset = first.next_offset
     while offset and offset not in seen and len(seen) < _MAX_DIRECTORIES:
         try:
-            following = read_directory(first.data, offset, first.byte_order, big=big)
+            # The tags of later pages are not looked at: millions fit into a hostile file.
+            _, following = _outline(first.data, offset, first.byte_order, big=big)
         except TagError:
             break
         seen.add(offset)
-        offset = following.next_offset
+        offset = following
     return 1 + len(seen)

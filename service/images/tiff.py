@@ -42,6 +42,9 @@ _COLOURS: dict[int, tuple[Colour, int]] = {
 _ALPHAS: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
 _SAMPLE_TYPES = {(1, 8): "u1", (1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}
 _MAX_SEGMENTS = 131_072
+# A tile may be larger than a small image, but is inflated whole: without a bound a few kilobytes
+# would become gigabytes. Real ones have 64 to 4,096 px a side, or hold the whole image.
+_MAX_TILE_PX = 4_096
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,10 @@ def _check_page(directory: Directory, pages: int, file_bytes: int) -> TiffPage:
         directory.integer(323, 0) if tiled else min(directory.integer(278, height), height)
     )
     if tiled and (
-        segment_width % 16 or segment_height % 16 or max(segment_width, segment_height) > 1 << 15
+        segment_width % 16
+        or segment_height % 16
+        or segment_width > max(_MAX_TILE_PX, width + 15)
+        or segment_height > max(_MAX_TILE_PX, height + 15)
     ):
         raise UnreadableImageError("the TIFF image has tiles of an impossible size")
     if segment_width < 1 or segment_height < 1:

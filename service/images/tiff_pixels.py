@@ -47,7 +47,7 @@ def decode(data: bytes, limits: ImageLimits) -> StoredImage:
         ImageTooLargeError: Its samples, being wide, would take more memory than the bound implies.
     """
     page = read_page(data)
-    decoded_bytes = page.width_px * page.height_px * page.samples * page.stored_type.itemsize
+    decoded_bytes = _stored_px(page) * page.samples * page.stored_type.itemsize
     if decoded_bytes > limits.max_pixels * _BYTES_PER_PIXEL:
         raise ImageTooLargeError(
             f"the image decodes to {decoded_bytes} bytes, the bound is "
@@ -83,6 +83,15 @@ def decode(data: bytes, limits: ImageLimits) -> StoredImage:
         profile=page.directory.raw(34675),
         notes=(*_page_notes(page), *notes),
     )
+
+
+def _stored_px(page: TiffPage) -> int:
+    """Count the pixels that are inflated: tiles are stored whole, those over the edges too."""
+    if not page.tiled:
+        return page.width_px * page.height_px
+    across = -(-page.width_px // page.segment_width_px)
+    down = -(-page.height_px // page.segment_height_px)
+    return across * down * page.segment_width_px * page.segment_height_px
 
 
 def _page_notes(page: TiffPage) -> tuple[str, ...]:

@@ -81,5 +81,9 @@ def encode_rgb(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def _encode(image: NDArray[Any], parameters: list[int]) -> bytes:
-    _, encoded = cv2.imencode(".png", image, parameters)
+    written, encoded = cv2.imencode(".png", image, parameters)
+    if not written:  # libpng's own bound: 1,000,000 px a side
+        raise UnsupportedImageError(
+            f"a PNG cannot hold {image.shape[1]} x {image.shape[0]} px; segment a smaller region"
+        )
     return encoded.tobytes()

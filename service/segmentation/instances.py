@@ -230,16 +230,15 @@ def _renumber(labels: NDArray[np.int32], min_area_px: float) -> tuple[int, int]:
 
 def _fill_framed(labels: NDArray[np.int32]) -> None:
     """Fill, in place, background that one nucleus alone encloses; gaps between several stay."""
-    empty = (labels == 0).astype(np.uint8)
-    cv2.floodFill(empty, None, (0, 0), 0)
-    position = np.flatnonzero(empty.view(np.bool_))
-    if not len(position):
+    # No cv2.floodFill here: it counts coordinates in 16 bits, and goes wrong beyond 65,535 px.
+    region_count, region_of = _components((labels == 0).astype(np.uint8), connectivity=4)
+    if region_count == 2:  # the nuclei, and the outside that the frame belongs to
         return
-    hole_count, hole_of = _components(empty, connectivity=4)
-    hole_at = hole_of.ravel()[position]
+    position = np.flatnonzero((region_of != 0) & (region_of != region_of[0, 0]))
+    hole_at = region_of.ravel()[position]
     none = np.iinfo(np.int32).max
-    highest = np.zeros(hole_count, dtype=np.int32)
-    lowest = np.full(hole_count, none, dtype=np.int32)
+    highest = np.zeros(region_count, dtype=np.int32)
+    lowest = np.full(region_count, none, dtype=np.int32)
     flat = labels.ravel()
     width = labels.shape[1]
     for step in (-width, -1, 1, width):

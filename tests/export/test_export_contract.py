@@ -102,6 +102,23 @@ def test_images_of_the_stage_before_were_learnt_from_too(tiny_run: TrainedRun) -
     assert fine_tuned.stages == [tiny_run, fine_tuned]
 
 
+def test_data_of_the_stage_before_is_attributed_too(tiny_run: TrainedRun) -> None:
+    (source,) = tiny_run.config.data
+    other = source.model_copy(update={"name": "other", "licence": "CC-BY-4.0"})
+    pretrained = replace(
+        tiny_run,
+        config=tiny_run.config.model_copy(update={"data": (source, other)}),
+        splits={**tiny_run.splits, "other": {"train": {"a": ["a_1", "a_2"]}, "validation": {}}},
+    )
+    alone = build_contract(tiny_run, name="tiny", version="0.1.0").training.data
+    both = build_contract(
+        replace(tiny_run, earlier=pretrained), name="tiny", version="0.1.0"
+    ).training.data
+    assert both[0] == alone[0]
+    assert (both[1].name, both[1].licence) == ("other", "CC-BY-4.0")
+    assert both[1].use == "training: 2 images of 1 patient or slide (a)"
+
+
 def test_an_encoder_file_is_named_without_its_folder() -> None:
     assert encoder_origin("/home/someone/weights/mobilenet_v2.h5") == "mobilenet_v2.h5"
     assert encoder_origin("imagenet") == "imagenet"

@@ -152,6 +152,12 @@ def test_a_replacing_release_with_external_data_measured_beside(
     assert (folder / "metrics_elsewhere.json").is_file()
 
 
+def test_external_folders_of_one_name_are_refused(order: ReleaseOrder, test_data: Path) -> None:
+    same = (test_data, test_data / "." / "images" / "..")
+    with pytest.raises(ExportRefusedError, match="two external folders are named data"):
+        release(replace(order, validation_dir=test_data, external_dirs=same), Console(quiet=True))
+
+
 def save_broken(run: TrainedRun, folder: Path) -> TrainedRun:
     """The tiny run with a head that says nearly the same everywhere."""
     model = keras.saving.load_model(run.model_path, compile=False)

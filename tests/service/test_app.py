@@ -39,6 +39,13 @@ def test_the_lifespan_opens_and_closes(tiny_models_dir: Path) -> None:
     assert phase_of(app) is Phase.DRAINING
 
 
+def test_a_signal_during_start_up_is_not_forgotten(tiny_models_dir: Path) -> None:
+    app = create_app(settings_for(tiny_models_dir))
+    app.state.lifecycle.phase = Phase.DRAINING
+    with TestClient(app) as client:
+        assert client.get("/health/ready").status_code == 503
+
+
 def refuse(settings: Settings, error: type[KaryonError]) -> str:
     """Start and return what the operator is told about why it does not."""
     app = create_app(settings)

@@ -11,8 +11,9 @@ import pytest
 
 from training.callbacks import learning_rate_at, save_model
 from training.config import DataSource, TrainingConfig
+from training.datasets import DatasetError
 from training.fit import RunFolderError, build_model, fit
-from training.run_state import copy_records
+from training.lineage import copy_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -33,13 +34,19 @@ def history(run_dir: Path) -> list[dict[str, str]]:
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
     tmp_path: Path, tiny_config: TrainingConfig, shared: Path
 ) -> None:
-    # Pretrained, so that the kill falls into both phases: frozen, and after the switch.
-    encoder = str(shared / "weights" / "mobilenet_v2_1.0_224_no_top_rebuilt.h5")
-    config = tiny_config.model_copy(update={"encoder_weights": encoder, "frozen_epochs": 2})
+    # Pretrained, so that one kill falls between the phases and one into the second.
+    encoder = str(shared / "weights" / "vgg16_block1_block2_partial_notop.h5")
+    changes = {
+        "architecture": "vgg16_unet",
+        "encoder_weights": encoder,
+        "frozen_epochs": 1,
+        "epochs": 3,
+    }
+    config = tiny_config.model_copy(update=changes)
     fit(config, tmp_path / "whole", quiet=True)
     fit(config, tmp_path / "cut", quiet=True, stop_after_epoch=1)
     assert (tmp_path / "cut" / "state.npz").is_file()
-    fit(config, tmp_path / "cut", quiet=True, stop_after_epoch=3, resume=True)
+    fit(config, tmp_path / "cut", quiet=True, stop_after_epoch=2, resume=True)
     fit(config, tmp_path / "cut", quiet=True, resume=True)
     assert history(tmp_path / "cut") == history(tmp_path / "whole")
     for one, other in zip(weights(tmp_path / "cut"), weights(tmp_path / "whole"), strict=True):
@@ -50,11 +57,11 @@ def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
 def test_the_run_folder_holds_all_that_the_docs_promise(
     tmp_path: Path, tiny_config: TrainingConfig
 ) -> None:
-    config = tiny_config.model_copy(update={"epochs": 2})
+    config = tiny_config
     fit(config, tmp_path / "run", quiet=True)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     promised = {"config.json", "data.json", "model.keras", "history.csv", "curves.png"}
-    assert promised | {"tensorboard"} == names
+    assert promised | {"tensorboard", "metrics.json"} == names
     saved = TrainingConfig.model_validate_json((tmp_path / "run" / "config.json").read_text())
     assert saved == config
     data = json.loads((tmp_path / "run" / "data.json").read_text())["discs"]
@@ -65,13 +72,29 @@ def test_the_run_folder_holds_all_that_the_docs_promise(
     for key in ("dice", "iou", "accuracy", "auc", "average_precision"):
         assert 0 <= float(rows[-1][key]) <= 1
         assert 0 <= float(rows[-1][f"val_{key}"]) <= 1
+    best = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert best["val_dice"] == max(float(row["val_dice"]) for row in rows)
     assert any((tmp_path / "run" / "tensorboard").iterdir())
     model = keras.models.load_model(tmp_path / "run" / "model.keras", compile=False)
-    assert model.optimizer is None
+    assert getattr(model, "optimizer", None) is None
     with pytest.raises(RunFolderError, match="holds a run already"):
         fit(config, tmp_path / "run", quiet=True)
     with pytest.raises(RunFolderError, match="no interrupted run to resume"):
         fit(config, tmp_path / "run", quiet=True, resume=True)
+
+
+def test_a_mistyped_path_leaves_nothing_behind(tmp_path: Path, tiny_config: TrainingConfig) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        fit(
+            tiny_config.model_copy(
+                update={
+                    "data": (DataSource(name="a", path=Path("none"), validation_groups=("b",)),)
+                }
+            ),
+            tmp_path / "run",
+            quiet=True,
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_with_another_configuration_is_refused(
@@ -110,8 +133,8 @@ def test_a_run_starts_from_a_model_of_its_own_kind_only(
     model = build_model(fine_tuning, tmp_path)
     for one, other in zip(model.get_weights(), initial.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    with pytest.raises(RunFolderError, match="is a mobilenetv2_unet, not a unet with 2 channels"):
-        build_model(fine_tuning.model_copy(update={"architecture": "unet"}), tmp_path)
+    with pytest.raises(RunFolderError, match="is a unet, not a vgg16_unet with 2 channels"):
+        build_model(fine_tuning.model_copy(update={"architecture": "vgg16_unet"}), tmp_path)
     with pytest.raises(RunFolderError, match="not found"):
         build_model(tiny_config.model_copy(update={"initial_model": "none.keras"}), tmp_path)
 
@@ -150,7 +173,7 @@ def test_a_run_under_jax_is_read_and_judged_under_tensorflow(
 ) -> None:
     recipe = tmp_path / "recipe.json"
     config = TrainingConfig(
-        architecture="mobilenetv2_unet",
+        architecture="unet",
         data=(DataSource(name="discs", path=disc_folder, validation_groups=("p02",)),),
         crop_px=32,
         batch_size=1,

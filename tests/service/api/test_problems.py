@@ -84,6 +84,14 @@ def test_a_wrong_parameter_is_named(
     assert named in document["detail"]
 
 
+def test_the_answer_to_thousands_of_wrong_parameters_is_short(client: TestClient) -> None:
+    query = "&".join(f"a{number}" for number in range(2000))
+    document = assert_problem(
+        client.post(f"/segment?{query}", content=b"x", headers=PNG), 422, "invalid-parameter"
+    )
+    assert len(document["errors"]) == 32
+
+
 @pytest.mark.parametrize(
     ("content", "headers", "status", "name"),
     [

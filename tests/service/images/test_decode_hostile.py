@@ -214,6 +214,12 @@ def test_small_sides_are_refused(shape: tuple[int, int], encoders: Any) -> None:
         encoders.decode(encoders.png(np.zeros((*shape, 3), np.uint8), colour_type=2))
 
 
+def test_a_side_that_no_png_holds_is_refused(encoders: Any) -> None:
+    row = np.zeros((1, 1_000_001, 3), np.uint8)
+    with pytest.raises(ImageTooLargeError, match="no side may have more than 1000000 px"):
+        encoders.decode(encoders.opencv(".bmp", row))
+
+
 def test_the_bounds_themselves_are_allowed(encoders: Any) -> None:
     data = encoders.png(np.zeros((16, 16, 3), np.uint8), colour_type=2)
     assert decode_image(data, ImageLimits(max_pixels=256)).pixels.shape == (16, 16, 3)
@@ -249,6 +255,43 @@ def test_a_deflate_strip_inflates_no_further_than_its_size(encoders: Any) -> Non
         data[at + 2 : at + 4] = struct.pack("<H", 4 if kind == 3 else kind)
     assert _peak_bytes(bytes(data), encoders) < 3_000_000
     assert (encoders.decode(bytes(data)).pixels == 0).all()
+
+
+def _set_tag(data: bytearray, tag: int, kind: int, count: int, value: int) -> None:
+    """Overwrite an entry of the first directory of a little-endian TIFF."""
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    for entry in range(at + 2, at + 2 + 12 * entries, 12):
+        if struct.unpack_from("<H", data, entry)[0] == tag:
+            struct.pack_into("<HII", data, entry + 2, kind, count, value)
+            return
+    raise AssertionError(tag)
+
+
+def test_a_giant_tile_of_a_small_image_is_not_inflated(encoders: Any) -> None:
+    pixels = np.zeros((16, 16, 3), np.uint8)
+    data = bytearray(encoders.tiff(pixels, compression="zlib", tile=(16, 16)))
+    data += zlib.compress(bytes(5_000_000), 9)
+    _set_tag(data, 322, 4, 1, 16_384)
+    _set_tag(data, 323, 4, 1, 16_384)
+    with pytest.raises(UnreadableImageError, match="tiles of an impossible size"):
+        encoders.decode(bytes(data))
+
+
+def test_tiles_count_against_the_bound_as_they_are_stored(encoders: Any) -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    data = encoders.tiff(pixels, compression="zlib", tile=(1024, 1024))
+    assert encoders.decode(data).pixels.shape == (64, 64, 3)
+    with pytest.raises(ImageTooLargeError, match="3145728 bytes"):
+        encoders.decode(data, max_pixels=300_000)
+
+
+def test_a_tag_of_millions_of_values_costs_no_memory(encoders: Any) -> None:
+    pixels = np.zeros((32, 32, 3), np.uint8)
+    data = bytearray(encoders.tiff(pixels))
+    _set_tag(data, 258, 1, 8_000_000, len(data))
+    data += bytes([8]) * 8_000_000
+    assert _peak_bytes(bytes(data), encoders) < 4_000_000
 
 
 def test_a_compressed_profile_or_text_is_no_bomb(rgb: NDArray[np.uint8], encoders: Any) -> None:
@@ -300,6 +343,18 @@ def test_a_ring_of_pages_ends(rgb: NDArray[np.uint8], encoders: Any) -> None:
     (count,) = struct.unpack_from("<H", data, at)
     data[at + 2 + 12 * count : at + 6 + 12 * count] = struct.pack("<I", at)
     assert np.array_equal(encoders.decode(bytes(data)).pixels, rgb)
+
+
+def test_damage_in_later_pages_is_not_looked_for(rgb: NDArray[np.uint8], encoders: Any) -> None:
+    data = bytearray(encoders.tiff(np.stack([rgb, rgb]), photometric="rgb"))
+    (first,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, first)
+    (second,) = struct.unpack_from("<I", data, first + 2 + 12 * entries)
+    # The second page's first tag points past the end.
+    struct.pack_into("<HII", data, second + 4, 4, 1_000_000, len(data))
+    decoded = encoders.decode(bytes(data))
+    assert np.array_equal(decoded.pixels, rgb)
+    assert "first of 2 pages" in decoded.notes
 
 
 def test_refusals_are_quiet(

@@ -187,6 +187,16 @@ def test_bay_open_to_the_border_is_no_hole() -> None:
     assert not run(maps)[8:12, 0:12].any()
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_sides_beyond_16_bits_are_like_any_other(*, upright: bool) -> None:
+    maps = np.zeros((24, 70_000, 1), dtype=np.uint8)
+    for x in (20, 40_000, 69_960):
+        maps[4:20, x : x + 16] = 255
+        maps[10:14, x + 6 : x + 10] = 0
+    labels = run(maps.transpose(1, 0, 2).copy() if upright else maps)
+    assert np.bincount(labels.ravel())[1:].tolist() == [256, 256, 256]
+
+
 ANNOTATED = ["tnbc_p07_1", "tnbc_p08_2", "nucls_test_1", "nucls_test_2", "nucls_test_5"]
 
 
