@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate import choose_samples
-from export.quality_reference import blur, halve, turn_hue
+from export.spoil import Pixels, blur, halve, turn_hue
 from service.inference.session import ModelSession
 from service.segmentation.quality import assess_quality
 from service.segmentation.quality_reference import QualityReference
 from service.segmentation.tiling import extract, plan_tiles, stitch
 from service.segmenter import Segmenter
 
-Pixels = NDArray[np.uint8]
 FLAGS = ("blur", "too_little_tissue", "stain_shift", "magnification_mismatch", "merged_nuclei")
 
 

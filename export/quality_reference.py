@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import TrainedRun
+from export.spoil import Pixels, blur, halve, turn_hue
 from service.inference.contract import SeparationSpec
 from service.inference.session import ModelSession
 from service.segmentation.instances import separate
@@ -48,7 +48,6 @@ _TISSUE_RANGE: Final = (0.02, 0.10)
 _SIZE_MARGIN: Final = 1.2
 _LEAST_MERGED: Final = 0.1
 
-_Pixels = NDArray[np.uint8]
 _Rows = list[NDArray[np.float64]]
 
 
@@ -148,31 +147,12 @@ def learn_quality_reference(
     return {name: float(f"{value:.6g}") for name, value in values.items()}
 
 
-def turn_hue(pixels: _Pixels, degrees: float) -> _Pixels:
-    """Turn the hue of an RGB image, shape (H, W, 3), uint8, around the colour wheel."""
-    # The full range spreads 360 degrees over 256 steps.
-    hsv = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
-    hsv[..., 0] = (hsv[..., 0].astype(np.int32) + round(degrees / 360 * 256)) % 256
-    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), dtype=np.uint8)
-
-
-def halve(pixels: _Pixels) -> _Pixels:
-    """Shrink an image to half its resolution by averaging."""
-    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def blur(pixels: _Pixels, sigma_px: float) -> _Pixels:
-    """Blur an image."""
-    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma_px), dtype=np.uint8)
-
-
 def _measure_sample(
-    pixels: _Pixels, session: ModelSession, separation: SeparationSpec, source: _Source
+    pixels: Pixels, session: ModelSession, separation: SeparationSpec, source: _Source
 ) -> None:
     maps = _run(session, pixels)
 
-    def figures(some_pixels: _Pixels, some_maps: _Pixels) -> list[QualityFigures]:
+    def figures(some_pixels: Pixels, some_maps: Pixels) -> list[QualityFigures]:
         parts = zip(_parts(some_pixels, pixels), _parts(some_maps, pixels), strict=True)
         return [_figures(part, of_part, session, separation) for part, of_part in parts]
 
@@ -185,7 +165,7 @@ def _measure_sample(
     source.half += figures(half, _run(session, half))
 
 
-def _parts(array: _Pixels, original: _Pixels) -> Iterator[_Pixels]:
+def _parts(array: Pixels, original: Pixels) -> Iterator[Pixels]:
     """The whole, and its quarters where the original is large."""
     yield array
     if min(original.shape[:2]) >= QUARTERED_PX:
@@ -195,7 +175,7 @@ def _parts(array: _Pixels, original: _Pixels) -> Iterator[_Pixels]:
                 yield np.ascontiguousarray(array[rows, columns])
 
 
-def _run(session: ModelSession, pixels: _Pixels) -> _Pixels:
+def _run(session: ModelSession, pixels: Pixels) -> Pixels:
     sizes = session.contract.input
     height_px, width_px = pixels.shape[:2]
     plan = plan_tiles(height_px, width_px, sizes.tile_px, sizes.halo_px, sizes.divisor)
@@ -204,7 +184,7 @@ def _run(session: ModelSession, pixels: _Pixels) -> _Pixels:
 
 
 def _figures(
-    pixels: _Pixels, maps: _Pixels, session: ModelSession, separation: SeparationSpec
+    pixels: Pixels, maps: Pixels, session: ModelSession, separation: SeparationSpec
 ) -> QualityFigures:
     labels = separate(
         maps,

@@ -22,14 +22,14 @@ from service.segmentation.measurements import Nucleus
 
 BANDS: Final = 4
 """Octaves: detail of about 2, 4, 8 and 16 px."""
-LEAST_NUCLEI: Final = 8
+LEAST_NUCLEI: Final = 6
 """Fewer say nothing about the usual size."""
 
 _BLOCK_PX: Final = 8
-# A block is tissue when it is textured (fat and glass vary by 0 to 2 levels, noise of 10 levels
+# A block is tissue when it is textured (glass varies by 0 to 2 levels, noise of 10 levels
 # averages to 4), or coloured and not perfectly even.
 _TEXTURE_LEVELS: Final = 8
-_FAINT_TEXTURE_LEVELS: Final = 2
+_FAINT_TEXTURE_LEVELS: Final = 4
 _COLOURED_DENSITY: Final = 0.06
 _WINDOW_PX: Final = 512
 _MOST_WINDOWS: Final = 9
@@ -44,8 +44,12 @@ _LEAST_TISSUE_DENSITY: Final = 0.2
 _ROUNDING_NOISE: Final = 1 / 12
 _LEAST_ENERGY: Final = 1e-3
 _MOST_OUTLINES: Final = 200
-_MERGED_SOLIDITY: Final = 0.85
-_MERGED_AREA_RATIO: Final = 3.0
+# Labels of TNBC's training images that hold several nuclei have a median solidity of 0.85 and 2.1
+# times the median area; single ones 0.92 and 1.0.
+_MERGED_SOLIDITY: Final = 0.9
+_MERGED_AREA_RATIO: Final = 1.4
+_SURELY_MERGED_AREA_RATIO: Final = 3.0
+_MOST_STAINED: Final = 2000
 _DENSITY: Final = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
 
 
@@ -220,9 +224,11 @@ def _stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[
     total = density.sum(axis=1)
     parts = []
     for chosen in (inside > 200, (inside < 10) & (total > _LEAST_TISSUE_DENSITY)):
-        if np.count_nonzero(chosen) < _LEAST_STAINED:
+        position = np.flatnonzero(chosen)
+        if len(position) < _LEAST_STAINED:
             return None
-        colour, depth = density[chosen], np.maximum(total[chosen], 1e-3)
+        position = position[:: -(-len(position) // _MOST_STAINED)]
+        colour, depth = density[position], np.maximum(total[position], 1e-3)
         red_blue = np.median((colour[:, 0] - colour[:, 2]) / depth)
         green = np.median(colour[:, 1] / depth) - 1 / 3
         parts.append((red_blue, green, np.log(np.median(depth))))
@@ -236,8 +242,9 @@ def _core_areas(cores: NDArray[np.uint8]) -> NDArray[np.float64]:
     Cores are taken from the maps and not from the labels: the least area of a nucleus would drop
     exactly the small nuclei of an image at too low a magnification.
     """
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(cores, connectivity=4)
-    areas = np.asarray(statistics)[1:, cv2.CC_STAT_AREA].astype(np.float64)
+    # Three times as fast as connectedComponentsWithStats.
+    _, core_of = cv2.connectedComponents(cores, connectivity=8)
+    areas = np.bincount(np.asarray(core_of)[cores.view(np.bool_)]).astype(np.float64)
     return np.asarray(areas[areas >= _LEAST_CORE_PX], dtype=np.float64)
 
 
@@ -249,16 +256,17 @@ def _weighted_median(areas: NDArray[np.float64]) -> float:
 
 
 def _merged_share(nuclei: Sequence[Nucleus]) -> float | None:
-    """Share of nuclei with a dented outline, or of more than three times the median area."""
+    """Share of the nuclei that are large and dented, or very large."""
     if len(nuclei) < LEAST_NUCLEI:
         return None
     median = float(np.median([nucleus.area_px for nucleus in nuclei]))
     looked_at = nuclei[:: -(-len(nuclei) // _MOST_OUTLINES)]
     merged = 0
     for nucleus in looked_at:
-        if nucleus.area_px > _MERGED_AREA_RATIO * median:
+        ratio = nucleus.area_px / median
+        if ratio > _SURELY_MERGED_AREA_RATIO:
             merged += 1
-        elif len(nucleus.contour_px) > 2:
+        elif ratio > _MERGED_AREA_RATIO:
             hull_px = cv2.contourArea(cv2.convexHull(nucleus.contour_px))
             merged += cv2.contourArea(nucleus.contour_px) < _MERGED_SOLIDITY * hull_px
     return merged / len(looked_at)
