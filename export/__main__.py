@@ -87,6 +87,15 @@ def model(
         list[Path] | None,
         typer.Option(exists=True, file_okay=False, help="Measure on this too; may be repeated."),
     ] = None,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Where the run's training folders lie, which quality flags are set on; by "
+            "default where --validation's folder lies.",
+        ),
+    ] = None,
     description: Annotated[
         str | None, typer.Option(help="One or two sentences for the contract.")
     ] = None,
@@ -101,6 +110,7 @@ def model(
         version=version,
         out=out,
         external_dirs=tuple(external or ()),
+        data_root=data_root,
         description=description,
         replace=replace,
         commands=_commands(run_dir),

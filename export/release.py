@@ -25,6 +25,11 @@ from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
+from export.quality_reference import (
+    choose_training_samples,
+    learn_quality_reference,
+    training_folders,
+)
 from export.report import print_table, write_picture
 from export.verify import check_not_blank, check_parity
 from service.inference.contract import ModelContract, VerificationSpec
@@ -56,6 +61,8 @@ class ReleaseOrder:
         version: Semantic version of the weights.
         out: Folder of models.
         external_dirs: More labelled folders to measure on, none of them learnt from.
+        data_root: Where the run's data folders lie, for the statistics that quality flags compare
+            with; beside `validation_dir` by default.
         description: For the contract; made from the configuration by default.
         replace: Whether an existing version may be overwritten.
         commands: For the card: what to type to make it again.
@@ -68,6 +75,7 @@ class ReleaseOrder:
     version: str
     out: Path
     external_dirs: tuple[Path, ...] = ()
+    data_root: Path | None = None
     description: str | None = None
     replace: bool = False
     commands: tuple[str, ...] = ()
@@ -187,6 +195,7 @@ def _make(
             "verification": VerificationSpec(
                 max_difference=parity.max_difference, tiles=parity.tiles, against=parity.against
             ),
+            "quality_reference": _quality_reference(session, order, run, calibration, console),
         }
     )
     segmenter = Segmenter(_stamp(proto, verified, candidate))
@@ -222,6 +231,33 @@ def _make(
         evaluations=evaluations,
         commands=order.commands,
     )
+
+
+def _quality_reference(
+    session: ModelSession,
+    order: ReleaseOrder,
+    run: TrainedRun,
+    calibration: Calibration,
+    console: Console,
+) -> dict[str, float] | None:
+    """Learn the flags' reference from the run's training images, or say that there are none."""
+    root = order.data_root or order.validation_dir.resolve().parent
+    sources = choose_training_samples(run, training_folders(run, root))
+    values = learn_quality_reference(
+        session,
+        calibration.separation,
+        sources,
+        progress=lambda samples: _track(samples, "learning what is usual", console),
+    )
+    images = sum(map(len, sources.values()))
+    if values:
+        console.print(f"quality flags compare with {images} training images under {root}")
+    else:
+        console.print(
+            f"[yellow]no training image found under {root}: the model is released without a "
+            "reference, and most quality flags will not be assessed; see --data-root[/]"
+        )
+    return values or None
 
 
 def _stamp(proto: "onnx.ModelProto", contract: ModelContract, path: Path) -> ModelSession:

@@ -7,17 +7,19 @@ is what is served.
 """
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.clock import Clock
 from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
 from service.segmentation.instances import separate
 from service.segmentation.measurements import Nucleus, measure
+from service.segmentation.quality import QualityFlag, assess_quality
+from service.segmentation.quality_reference import QualityReference
 from service.segmentation.rescaling import resize_labels, resize_maps, resize_pixels
 from service.segmentation.tiling import TilePlan, extract, paste, plan_tiles
 
@@ -82,7 +84,10 @@ class Segmentation:
         options: The thresholds that were used.
         model: The model that was used.
         tiles: Tiles that the model ran on.
-        timings_ms: Milliseconds spent in `tiling`, `inference`, `separation`, `measurement`.
+        timings_ms: Milliseconds spent in `tiling`, `inference`, `separation`, `measurement`,
+            `quality`.
+        quality: What was checked to tell whether the result can be trusted; every flag, fired or
+            not.
     """
 
     labels: NDArray[np.int32]
@@ -101,6 +106,12 @@ class Segmentation:
     model: ModelSession
     tiles: int
     timings_ms: dict[str, float]
+    quality: tuple[QualityFlag, ...] = ()
+
+    @property
+    def review_recommended(self) -> bool:
+        """Whether any quality flag fired."""
+        return any(flag.fired for flag in self.quality)
 
 
 class Segmenter:
@@ -119,6 +130,7 @@ class Segmenter:
         self._session = session
         self._max_batch_tiles = max(1, max_batch_tiles)
         self._max_pixels = max_pixels
+        self._reference = QualityReference.from_values(session.contract.quality_reference)
 
     def segment(
         self,
@@ -161,7 +173,7 @@ class Segmenter:
                 f"{mpp} um/px would have {size[0] * size[1]} pixels, more than {self._max_pixels}"
             )
 
-        clock = _Clock()
+        clock = Clock()
         native = pixels if scale == 1 else resize_pixels(pixels, size)
         plan = self._plan(*size)
         clock.lap("tiling")
@@ -179,6 +191,17 @@ class Segmenter:
         clock.lap("separation")
         nuclei = measure(labels, probability)
         clock.lap("measurement")
+        calibrated = self._session.contract.separation
+        quality = assess_quality(
+            native,
+            maps,
+            nuclei,
+            self._reference,
+            probability_threshold=calibrated.probability_threshold,
+            seed_threshold=calibrated.seed_threshold,
+            mpp=mpp,
+        )
+        clock.lap("quality")
 
         areas_px = np.array([nucleus.area_px for nucleus in nuclei], dtype=np.float64)
         mean_px, median_px = (
@@ -204,6 +227,7 @@ class Segmenter:
             model=self._session,
             tiles=len(plan),
             timings_ms=clock.laps_ms,
+            quality=quality,
         )
 
     def _resolve_mpp(
@@ -244,7 +268,7 @@ class Segmenter:
         spec = self._session.contract.input
         return plan_tiles(height_px, width_px, spec.tile_px, spec.halo_px, spec.divisor)
 
-    def _run(self, pixels: NDArray[np.uint8], plan: TilePlan, clock: "_Clock") -> NDArray[np.uint8]:
+    def _run(self, pixels: NDArray[np.uint8], plan: TilePlan, clock: Clock) -> NDArray[np.uint8]:
         """Run all tiles, a batch at a time, so that memory grows with the batch and not with N."""
         channels = len(self._session.contract.output.channels)
         maps = np.empty((plan.height_px, plan.width_px, channels), dtype=np.uint8)
@@ -256,20 +280,6 @@ class Segmenter:
             paste(maps, tile_maps, plan, start)
             clock.lap("tiling")
         return maps
-
-
-class _Clock:
-    """Adds up the time spent in each stage."""
-
-    def __init__(self) -> None:
-        self.laps_ms = dict.fromkeys(("tiling", "inference", "separation", "measurement"), 0.0)
-        self._last_s = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap."""
-        now_s = time.perf_counter()
-        self.laps_ms[stage] += (now_s - self._last_s) * 1000
-        self._last_s = now_s
 
 
 def _check_range(parameter: str, value: float, least: float, greatest: float) -> None:

@@ -5,6 +5,7 @@ shape of the dicts.
 """
 
 import base64
+import dataclasses
 import datetime as dt
 import hashlib
 import time
@@ -134,6 +135,15 @@ def _nucleus_document(nucleus: Nucleus, mpp: float | None) -> dict[str, Any]:
     }
 
 
+def _quality_document(segmentation: Segmentation) -> dict[str, Any]:
+    fired = [flag.message for flag in segmentation.quality if flag.fired]
+    return {
+        "flags": [dataclasses.asdict(flag) for flag in segmentation.quality],
+        "review_recommended": segmentation.review_recommended,
+        "reasons": fired,
+    }
+
+
 def result_document(
     result: Result,
     *,
@@ -189,6 +199,7 @@ def result_document(
             "include": sorted(set(include), reverse=True),
         },
     }
+    document["quality"] = _quality_document(segmentation)
     encoding_start_s = time.perf_counter()
     if "nuclei" in include:
         document["nuclei"] = [_nucleus_document(item, mpp) for item in segmentation.nuclei]
@@ -222,6 +233,7 @@ def png_headers(result: Result) -> dict[str, str]:
         "X-Karyon-Model-Digest": model.digest,
         "X-Karyon-Provider": model.provider,
         "X-Karyon-Status": "preliminary",
+        "X-Karyon-Review-Recommended": str(result.segmentation.review_recommended).lower(),
     }
 
 

@@ -1,4 +1,4 @@
-"""The example answer of the OpenAPI document: one tile, its list of nuclei cut to the first."""
+"""The example answer of the OpenAPI document: one tile, its lists cut to the first."""
 
 from typing import Any
 
@@ -39,12 +39,29 @@ SEGMENTATION_EXAMPLE: dict[str, Any] = {
         "mask_encoding": "png",
         "include": ["nuclei"],
     },
+    "quality": {
+        "flags": [
+            {
+                "name": "too_little_tissue",
+                "value": 0.97,
+                "threshold": 0.05,
+                "unit": "share of the image",
+                "direction": "below",
+                "assessed": True,
+                "fired": False,
+                "message": "There is enough tissue.",
+            }
+        ],
+        "review_recommended": False,
+        "reasons": [],
+    },
     "timings_ms": {
         "decoding": 5.7,
         "tiling": 0.2,
         "inference": 146.1,
         "separation": 6.9,
         "measurement": 3.1,
+        "quality": 4.2,
         "queue": 0.1,
         "encoding": 0.4,
         "total": 163.2,

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.quality_schemas import QualityAnswer
 from service.inference.contract import ModelContract
 
 RESEARCH_USE_ONLY = (
@@ -176,6 +177,8 @@ class SegmentationAnswer(_Answer):
     """The image as it was read."""
     parameters: UsedParameters
     """The parameters in force."""
+    quality: QualityAnswer
+    """Checks of the image, and whether a person should look at it before the count is used."""
     timings_ms: dict[str, float] = Field(
         examples=[{"queue": 0.1, "decoding": 5.7, "inference": 146.0, "total": 160.2}]
     )

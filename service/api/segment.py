@@ -74,6 +74,11 @@ _SUCCESS: dict[str, Any] = {
         ),
         "X-Karyon-Provider": _text_header("Provider that really ran.", "CPUExecutionProvider"),
         "X-Karyon-Status": _text_header("`preliminary` until reviewed.", "preliminary"),
+        "X-Karyon-Review-Recommended": {
+            "description": "Whether any quality flag fired; the JSON answer tells which and why.",
+            "schema": {"type": "string", "enum": ["true", "false"]},
+            "example": "false",
+        },
     },
     "content": {
         JSON: {

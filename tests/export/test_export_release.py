@@ -59,6 +59,8 @@ def order(tiny_run: TrainedRun, test_data: Path, tmp_path: Path) -> ReleaseOrder
 def released(
     tiny_run: TrainedRun, test_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
+    data_root = tmp_path_factory.mktemp("data")
+    (data_root / "nucls").symlink_to(test_data, target_is_directory=True)
     return release(
         ReleaseOrder(
             run_dir=tiny_run.folder,
@@ -67,6 +69,7 @@ def released(
             name="tiny",
             version="0.1.0",
             out=tmp_path_factory.mktemp("models"),
+            data_root=data_root,
             commands=COMMANDS,
         ),
         Console(quiet=True),
@@ -107,6 +110,14 @@ def test_the_service_loads_the_release_and_serves_what_was_measured(
     )
     assert contract.verification.tiles >= 8
     assert "keras" in contract.verification.against
+
+
+def test_the_release_carries_what_its_few_training_images_support(released: Path) -> None:
+    """Three images: enough to say how much tissue is usual, too few for the Gaussians."""
+    repository = ModelRepository.open(released.parents[1], default=None, provider="cpu", threads=0)
+    assert repository.get().contract.quality_reference == {
+        "tissue.least_fraction": pytest.approx(0.1)
+    }
 
 
 def test_the_metrics_file_names_the_graph_that_was_measured(released: Path) -> None:

@@ -78,7 +78,13 @@ def test_every_tile_counts_and_every_stage_is_timed(
 ) -> None:
     found = segmenter.segment(he_pixels)
     assert found.tiles == 9
-    assert set(found.timings_ms) == {"tiling", "inference", "separation", "measurement"}
+    assert set(found.timings_ms) == {
+        "tiling",
+        "inference",
+        "separation",
+        "measurement",
+        "quality",
+    }
     assert all(value > 0 for value in found.timings_ms.values())
 
 

@@ -1,0 +1,26 @@
+"""Spoil images on purpose, to learn and to measure when a quality flag fires."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+def turn_hue(pixels: Pixels, degrees: float) -> Pixels:
+    """Turn the hue of an RGB image, shape (H, W, 3), uint8, around the colour wheel."""
+    # The full range spreads 360 degrees over 256 steps.
+    hsv = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV_FULL), dtype=np.uint8)
+    hsv[..., 0] = (hsv[..., 0].astype(np.int32) + round(degrees / 360 * 256)) % 256
+    return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), dtype=np.uint8)
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """Shrink an image to half its resolution by averaging."""
+    size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def blur(pixels: Pixels, sigma_px: float) -> Pixels:
+    """Blur an image."""
+    return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma_px), dtype=np.uint8)
