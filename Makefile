@@ -10,6 +10,8 @@ RUN ?= runs/default
 SERVE_ENV := .venv-serve-$(RUNTIME)
 DEV_ENV := .venv
 DEV := $(DEV_ENV)/bin/
+CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v \
+	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help serve install-serve install-dev test check format lock train export bench clean
@@ -60,11 +62,13 @@ clean:  ## Remove environments and caches
 	rm -rf .venv .venv-serve-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(SERVE_ENV)/.ready: requirements/serve-$(RUNTIME).txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(INSTALL) -r requirements/serve-$(RUNTIME).txt
 	touch $@
 
 $(DEV_ENV)/.ready: requirements/dev.txt
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(DEV_ENV)
 	$(DEV)python $(INSTALL) -r requirements/dev.txt
 	touch $@

@@ -5,7 +5,6 @@ or documenting the application costs nothing and two applications never share an
 """
 
 import asyncio
-import importlib.metadata
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import perf_counter
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
+from service import __version__
 from service.api import health, models, pages, problem_types, schemas, segment
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
@@ -36,7 +36,7 @@ from service.segmenter import Segmenter
 from service.settings import Settings
 from service.telemetry import Metrics
 
-DESCRIPTION = f"""Segments and counts tumour-cell nuclei in H&E histology.
+DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
 Send an image to `POST /segment`; `Accept` chooses between JSON and a PNG mask. Coordinates are
 `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
@@ -50,14 +50,6 @@ _TAGS = [
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
-
-
-def service_version() -> str:
-    """Return the version of the installed distribution, or `0+source` where it is not installed."""
-    try:
-        return importlib.metadata.version("karyon")
-    except importlib.metadata.PackageNotFoundError:
-        return "0+source"
 
 
 def _canary_pixels(side_px: int) -> NDArray[np.uint8]:
@@ -201,7 +193,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Karyon",
-        version=service_version(),
+        version=__version__,
         summary="Nuclei segmentation and counting in H&E histology",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},

@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
+from service.api.examples import SEGMENTATION_EXAMPLE
 from service.app import create_app
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
@@ -86,6 +87,18 @@ def test_labels_number_the_nuclei_that_are_counted(client: TestClient, test_data
     assert labels.max() == answer["count"] == len(answer["nuclei"])
     for nucleus in answer["nuclei"]:
         assert (labels == nucleus["id"]).sum() == nucleus["area_px"]
+
+
+def test_the_documented_example_is_a_real_answer(client: TestClient, test_data: Path) -> None:
+    data = (test_data / "images" / "tnbc_p08_2.png").read_bytes()
+    answer = client.post("/segment?include=nuclei&mpp=0.25", content=data).json()
+    answer["nuclei"] = answer["nuclei"][:1]
+    for key in ("model", "image", "parameters", "status", "research_use_only"):
+        assert answer[key] == SEGMENTATION_EXAMPLE[key]
+    assert answer.keys() == SEGMENTATION_EXAMPLE.keys()
+    # Another processor may round a pixel at the threshold the other way.
+    assert answer["count"] == pytest.approx(SEGMENTATION_EXAMPLE["count"], abs=2)
+    assert answer["mean_area_px"] == pytest.approx(SEGMENTATION_EXAMPLE["mean_area_px"], rel=0.02)
 
 
 def test_it_is_not_constant_and_says_who_made_it(
