@@ -56,3 +56,8 @@ def he_pixels() -> NDArray[np.uint8]:
 def he_labels() -> NDArray[np.int32]:
     """The annotated nuclei of `he_pixels`, 0 background."""
     return read_labels(TEST_DATA / "labels" / "tnbc_p08_2.png")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow files first, or two workers end with one of them idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)

@@ -76,7 +76,7 @@ class WorkPool:
         self._observer.queue_changed(self._admitted - self._working, self._working)
 
     def retry_after_s(self) -> int:
-        """Whole seconds until a place should be free, from the drain rate, jittered.
+        """Whole seconds until all work admitted now should be done, from the drain rate, jittered.
 
         The queue drains at `workers / service_s`; the jitter (up to half as long again) keeps
         refused clients from coming back all at once.
@@ -126,11 +126,11 @@ class WorkPool:
                 self._observer.abandoned()
                 raise ClientGoneError
             start_s = time.perf_counter()
-            self._working += 1
-            self._report()
             future = asyncio.get_running_loop().run_in_executor(
                 self._executor, work, (start_s - queued_s) * 1000.0
             )
+            self._working += 1
+            self._report()
             try:
                 # A thread cannot be cancelled: a cancelled request must go on holding its worker
                 # until the thread is done, or more than `workers` images would be in memory.

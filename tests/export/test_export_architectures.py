@@ -27,6 +27,7 @@ def liven(model: keras.Model, image: NDArray[np.uint8]) -> None:
     head.set_weights([kernel * 2 / spread, (-2 * centre / spread).reshape(bias.shape)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_the_exported_architecture_equals_keras(
     name: str,
