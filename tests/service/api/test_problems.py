@@ -102,7 +102,12 @@ def test_the_answer_to_thousands_of_wrong_parameters_is_short(client: TestClient
         (b"a=b", {"Content-Type": "application/x-www-form-urlencoded"}, 415, "unsupported-body"),
         (b"x", {"Content-Type": "text/plain"}, 415, "unsupported-body"),
         (b"x", {"Content-Type": "\xff\xfe/;;;="}, 415, "unsupported-body"),
-        (gzip.compress(b"x"), {**PNG, "Content-Encoding": "gzip"}, 415, "unsupported-body"),
+        (
+            gzip.compress(b"x", mtime=0),
+            {**PNG, "Content-Encoding": "gzip"},
+            415,
+            "unsupported-body",
+        ),
         (b"x", {"Content-Type": "multipart/form-data"}, 400, "malformed-request"),
         (b"x", {"Content-Type": "multipart/form-data; boundary=b"}, 400, "malformed-request"),
         (b"", {"Content-Type": "multipart/form-data; boundary=b"}, 422, "invalid-parameter"),
