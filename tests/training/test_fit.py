@@ -30,6 +30,15 @@ def history(run_dir: Path) -> list[dict[str, str]]:
         ]
 
 
+def test_a_killed_run_from_random_weights_resumes(
+    tmp_path: Path, tiny_config: TrainingConfig
+) -> None:
+    fit(tiny_config, tmp_path / "whole", quiet=True)
+    fit(tiny_config, tmp_path / "cut", quiet=True, stop_after_epoch=1)
+    fit(tiny_config, tmp_path / "cut", quiet=True, resume=True)
+    assert history(tmp_path / "cut") == history(tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
     tmp_path: Path, tiny_config: TrainingConfig, shared: Path
