@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from training.run_state import read_history
@@ -37,6 +38,7 @@ def plot_curves(history: Path, path: Path) -> None:
         axis.plot(epochs, [row[f"val_{key}"] for row in rows], label="validation patients")
         axis.set_title(title)
         axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
     axes[0].legend()
     figure.savefig(path, dpi=100)
