@@ -17,7 +17,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 .PHONY: help serve install-serve install-dev test check format lock train export bench clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 serve: $(SERVE_ENV)/.ready  ## Serve the embedded model on http://127.0.0.1:8000 (RUNTIME=gpu for NVIDIA)
 	$(SERVE_ENV)/bin/python -m service serve --port $(PORT)

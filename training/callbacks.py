@@ -6,6 +6,7 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import keras
 from rich.progress import (
@@ -157,26 +158,39 @@ class TensorBoardWriter(keras.callbacks.Callback):
     def __init__(self, log_dir: Path) -> None:
         super().__init__()
         self._log_dir = log_dir
+        self._writer: Any = None
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Append one event."""
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Open an event file."""
+        del logs
         try:
-            from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415  optional
-            from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415  optional
             from tensorboard.summary.writer.event_file_writer import (  # noqa: PLC0415  optional
                 EventFileWriter,
             )
         except ImportError:
             return
+        self._writer = EventFileWriter(str(self._log_dir))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Append one event."""
+        if self._writer is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415  optional
+        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415  optional
+
         values = [
             Summary.Value(tag=name, simple_value=float(value))
             for name, value in (logs or {}).items()
         ]
-        writer = EventFileWriter(str(self._log_dir))
-        writer.add_event(
-            Event(wall_time=time.time(), step=epoch + 1, summary=Summary(value=values))
-        )
-        writer.close()
+        event = Event(wall_time=time.time(), step=epoch + 1, summary=Summary(value=values))
+        self._writer.add_event(event)
+        self._writer.flush()
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        """Close the file."""
+        del logs
+        if self._writer is not None:
+            self._writer.close()
 
 
 class Progress(keras.callbacks.Callback):

@@ -6,15 +6,11 @@ the encoder was made for is part of the model.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import keras
 
-from training.architectures.encoders import (
-    build_efficientnetb0_unet,
-    build_mobilenetv2_unet,
-    build_resnet50_unet,
-    build_vgg16_unet,
-)
+from training.architectures.encoders import ENCODERS, build_encoder_unet
 from training.architectures.unet import build_unet
 
 DIVISOR = 32
@@ -22,9 +18,6 @@ DIVISOR = 32
 
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": build_unet,
-    "vgg16_unet": build_vgg16_unet,
-    "resnet50_unet": build_resnet50_unet,
-    "efficientnetb0_unet": build_efficientnetb0_unet,
-    "mobilenetv2_unet": build_mobilenetv2_unet,
+    **{name: partial(build_encoder_unet, name) for name in ENCODERS},
 }
 """Name -> builder(*, channels, encoder_weights, input_shape)."""

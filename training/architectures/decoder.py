@@ -76,7 +76,7 @@ def decoder(
         x = layers.Concatenate(name=f"{name}_concat")([x, skip])
         x = convolution_block(x, width, f"{name}_a")
         if depth > 0:
-            # The finest stage costs as much as all others together: one convolution is enough.
+            # The finest stage has the most pixels: one convolution is enough.
             x = convolution_block(x, width, f"{name}_b")
     return x
 

@@ -12,6 +12,7 @@ The wrong scale is the first of the two classical ways to a blank mask (docs/bla
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -44,123 +45,114 @@ def caffe_preprocessing(image: keras.KerasTensor) -> keras.KerasTensor:
     return result
 
 
-def build_vgg16_unet(
-    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
-) -> keras.Model:
-    """U-Net over VGG16 (Simonyan and Zisserman, 2015) down to block5_conv3, stride 16.
+def signed_preprocessing(image: keras.KerasTensor) -> keras.KerasTensor:
+    """RGB 0..255 to -1..1."""
+    return layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")(image)
 
-    Args:
-        channels: 1 (nucleus) or 2 (nucleus and distance).
-        encoder_weights: None, "imagenet", or a file of encoder weights.
-        input_shape: (H, W, 3), None for any multiple of 32.
 
-    Returns:
-        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+def no_preprocessing(image: keras.KerasTensor) -> keras.KerasTensor:
+    """RGB 0..255 as it is: the encoder rescales inside."""
+    return image
+
+
+@dataclass(frozen=True, slots=True)
+class Encoder:
+    """How an application of Keras becomes the contracting path of a U-Net.
+
+    Attributes:
+        application: the Keras application.
+        outputs: layers that feed the decoder, finest first; the last one is the bottleneck.
+        preprocessing: from RGB 0..255 to what the application was trained on.
+        widths: filters of the decoder's stages, finest first. One more than skips where the first
+            layer already has stride 2: then a thin stem gives the skip at full resolution.
     """
-    encoder = _encoder(
+
+    application: Callable[..., keras.Model]
+    outputs: tuple[str, ...]
+    preprocessing: Callable[[keras.KerasTensor], keras.KerasTensor]
+    widths: tuple[int, ...]
+
+
+ENCODERS: dict[str, Encoder] = {
+    # Simonyan and Zisserman, 2015; down to stride 16.
+    "vgg16_unet": Encoder(
         keras.applications.VGG16,
-        ["block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"],
-        encoder_weights,
-    )
-    image = keras.Input(input_shape, name="image")
-    *skips, bottleneck = encoder(caffe_preprocessing(image))
-    x = decoder(bottleneck, skips, (32, 64, 128, 256))
-    return keras.Model(image, head(x, channels), name="vgg16_unet")
-
-
-def build_resnet50_unet(
-    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
-) -> keras.Model:
-    """U-Net over ResNet50 (He et al., 2016) down to conv4_block6_out, stride 16.
-
-    The last stage (conv5, 15 of 23.6 million parameters, stride 32) sees more context than a
-    nucleus of 10 um needs and is left out, as in DeepLab-like uses of ResNet.
-
-    Args:
-        channels: 1 (nucleus) or 2 (nucleus and distance).
-        encoder_weights: None, "imagenet", or a file of encoder weights.
-        input_shape: (H, W, 3), None for any multiple of 32.
-
-    Returns:
-        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
-    """
-    encoder = _encoder(
+        ("block1_conv2", "block2_conv2", "block3_conv3", "block4_conv3", "block5_conv3"),
+        caffe_preprocessing,
+        (32, 64, 128, 256),
+    ),
+    # He et al., 2016; down to stride 16. The last stage (conv5, 15 of 23.6 million parameters,
+    # stride 32) sees more context than a nucleus of 10 um needs.
+    "resnet50_unet": Encoder(
         keras.applications.ResNet50,
-        ["conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out"],
-        encoder_weights,
-    )
-    image = keras.Input(input_shape, name="image")
-    x = _decode_with_stem(image, encoder(caffe_preprocessing(image)), (16, 32, 64, 128))
-    return keras.Model(image, head(x, channels), name="resnet50_unet")
-
-
-def build_efficientnetb0_unet(
-    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
-) -> keras.Model:
-    """U-Net over EfficientNetB0 (Tan and Le, 2019) down to block7a, stride 32.
-
-    Args:
-        channels: 1 (nucleus) or 2 (nucleus and distance).
-        encoder_weights: None, "imagenet", or a file of encoder weights.
-        input_shape: (H, W, 3), None for any multiple of 32.
-
-    Returns:
-        Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
-    """
-    encoder = _encoder(
+        ("conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out"),
+        caffe_preprocessing,
+        (16, 32, 64, 128),
+    ),
+    # Tan and Le, 2019; down to stride 32.
+    "efficientnetb0_unet": Encoder(
         keras.applications.EfficientNetB0,
-        [
+        (
             "block2a_expand_activation",
             "block3a_expand_activation",
             "block4a_expand_activation",
             "block6a_expand_activation",
             "block7a_project_bn",
-        ],
-        encoder_weights,
-    )
-    image = keras.Input(input_shape, name="image")
-    x = _decode_with_stem(image, encoder(image), (16, 32, 48, 64, 128))
-    return keras.Model(image, head(x, channels), name="efficientnetb0_unet")
+        ),
+        no_preprocessing,
+        (16, 32, 48, 64, 128),
+    ),
+    # Sandler et al., 2018; down to stride 32.
+    "mobilenetv2_unet": Encoder(
+        keras.applications.MobileNetV2,
+        (
+            "block_1_expand_relu",
+            "block_3_expand_relu",
+            "block_6_expand_relu",
+            "block_13_expand_relu",
+            "block_16_project",
+        ),
+        signed_preprocessing,
+        (16, 32, 48, 64, 128),
+    ),
+}
 
 
-def build_mobilenetv2_unet(
-    *, channels: int = 1, encoder_weights: str | None = None, input_shape: Shape = (None, None, 3)
+def build_encoder_unet(
+    name: str,
+    *,
+    channels: int = 1,
+    encoder_weights: str | None = None,
+    input_shape: Shape = (None, None, 3),
 ) -> keras.Model:
-    """U-Net over MobileNetV2 (Sandler et al., 2018) down to block_16_project, stride 32.
+    """Build a U-Net over one of `ENCODERS`.
 
     Args:
+        name: a key of `ENCODERS`, and the model's name.
         channels: 1 (nucleus) or 2 (nucleus and distance).
         encoder_weights: None, "imagenet", or a file of encoder weights.
         input_shape: (H, W, 3), None for any multiple of 32.
 
     Returns:
         Model from RGB 0..255 (N, H, W, 3) to maps 0..1 (N, H, W, channels).
+
+    Raises:
+        ValueError: encoder weights that do not exist or do not fit.
     """
-    encoder = _encoder(
-        keras.applications.MobileNetV2,
-        [
-            "block_1_expand_relu",
-            "block_3_expand_relu",
-            "block_6_expand_relu",
-            "block_13_expand_relu",
-            "block_16_project",
-        ],
-        encoder_weights,
-    )
+    spec = ENCODERS[name]
+    encoder = _encoder(spec.application, spec.outputs, encoder_weights)
     image = keras.Input(input_shape, name="image")
-    scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="preprocess")(image)
-    x = _decode_with_stem(image, encoder(scaled), (16, 32, 48, 64, 128))
-    return keras.Model(image, head(x, channels), name="mobilenetv2_unet")
+    *skips, bottleneck = encoder(spec.preprocessing(image))
+    if len(spec.widths) > len(skips):
+        skips = [_stem(image), *skips]
+    x = decoder(bottleneck, skips, spec.widths)
+    return keras.Model(image, head(x, channels), name=name)
 
 
-def _decode_with_stem(
-    image: keras.KerasTensor, features: Sequence[keras.KerasTensor], widths: Sequence[int]
-) -> keras.KerasTensor:
-    """Decode an encoder that starts at stride 2, with a thin skip at full resolution."""
+def _stem(image: keras.KerasTensor) -> keras.KerasTensor:
+    """Thin features at full resolution."""
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_scale")(image)
-    stem = convolution_block(scaled, STEM_WIDTH, "stem")
-    *skips, bottleneck = features
-    return decoder(bottleneck, [stem, *skips], widths)
+    return convolution_block(scaled, STEM_WIDTH, "stem")
 
 
 def _encoder(
