@@ -49,6 +49,14 @@ class UnknownModelError(KaryonError):
     """No model of that name or version is loaded; the message lists those that are."""
 
 
+class NothingToRollBackError(KaryonError):
+    """The model has had no other version active."""
+
+
+class ModelRefusedError(KaryonError):
+    """A version that was to become active is refused; the message says why."""
+
+
 class NotAcceptableError(KaryonError):
     """None of the representations that the client accepts can be made."""
 
@@ -62,6 +70,10 @@ class ModelContractError(KaryonError):
 
 class ProviderError(KaryonError):
     """The execution provider that was asked for is not there, or does not really run."""
+
+
+class PrecisionError(ProviderError):
+    """The precision asked for was not accepted for the model, or the processor is no good at it."""
 
 
 class OverloadedError(KaryonError):
@@ -78,3 +90,7 @@ class OverloadedError(KaryonError):
 
 class NotReadyError(KaryonError):
     """The service is starting up or draining and takes no work now."""
+
+
+class FatalProviderError(NotReadyError):
+    """The device is lost: no run will succeed any more in this process, which must end."""

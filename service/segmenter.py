@@ -132,6 +132,11 @@ class Segmenter:
         self._max_pixels = max_pixels
         self._reference = QualityReference.from_values(session.contract.quality_reference)
 
+    @property
+    def session(self) -> ModelSession:
+        """The model."""
+        return self._session
+
     def segment(
         self,
         pixels: NDArray[np.uint8],

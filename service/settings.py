@@ -48,10 +48,35 @@ class Settings(BaseSettings):
     """Model repository, `<name>/<version>/model.onnx`; unset serves the models in the package."""
     default_model: str | None = None
     """Model for requests that name none; unset takes the repository's own choice."""
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
-    """Execution provider; `cuda` refuses to start where no GPU answers, `auto` takes the best."""
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
+    """Execution provider; one that is named must run or the start is refused, `auto` takes the
+    best."""
+    precision: Literal["auto", "fp32", "bf16", "int8", "fp16"] = "auto"
+    """What models compute in; `auto` takes the fastest that the model's contract accepts and the
+    processor is good at, `fp32` is what was verified against Keras and the same at every start."""
     threads: int = Field(default=0, ge=0, le=512)
     """Threads of one inference; 0 takes the processors that this process may use."""
+    device_id: int = Field(default=0, ge=0, le=255)
+    """Number of the GPU."""
+    gpu_mem_limit_bytes: int | None = Field(default=None, ge=256 * 1024 * 1024)
+    """Most bytes of the GPU's memory for onnxruntime; unset for all."""
+    use_tf32: bool = True
+    """Let the GPU multiply float32 with the 10-bit mantissa of TF32; off, results are reproducible
+    to float32 on every card, and slower."""
+    engine_cache_dir: Path | None = None
+    """Where TensorRT keeps its engines, which take half a minute and more to build; unset builds
+    them at each start."""
+    load_versions: Literal["all", "active"] = "all"
+    """`all` keeps every version loaded, for requests that name one; `active` only the one that
+    answers to the bare name, and the default and shadow models."""
+    shadow_model: str | None = None
+    """Candidate, as name or name:version, that is run on a share of the images after their answers,
+    while the service is idle; its counts are compared in metrics and logs and never returned."""
+    shadow_share: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Share of the images that the candidate sees."""
+    admin_routes: bool = False
+    """Serve the routes that change which version is active. They ask for no login: open them only
+    where nobody but the operator can reach the service."""
 
     # --- what it accepts ---
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)

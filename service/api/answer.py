@@ -181,6 +181,7 @@ def result_document(
             "digest": model.digest,
         },
         "provider": model.provider,
+        "precision": model.precision,
         "image": {
             "width": width_px,
             "height": height_px,
@@ -232,6 +233,7 @@ def png_headers(result: Result) -> dict[str, str]:
         "X-Karyon-Model": f"{model.contract.name}:{model.contract.version}",
         "X-Karyon-Model-Digest": model.digest,
         "X-Karyon-Provider": model.provider,
+        "X-Karyon-Precision": model.precision,
         "X-Karyon-Status": "preliminary",
         "X-Karyon-Review-Recommended": str(result.segmentation.review_recommended).lower(),
     }

@@ -97,6 +97,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.NotAcceptableError,),
     ),
     ProblemType(
+        "model-refused",
+        409,
+        "The version cannot become active",
+        "The detail says what is wrong with it; what was active still is.",
+        (errors.ModelRefusedError,),
+    ),
+    ProblemType(
+        "nothing-to-roll-back",
+        409,
+        "No other version was active",
+        "Activate a version by its number instead.",
+        (errors.NothingToRollBackError,),
+    ),
+    ProblemType(
         "upload-timeout",
         408,
         "The body took too long to arrive",

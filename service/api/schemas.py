@@ -173,6 +173,8 @@ class SegmentationAnswer(_Answer):
     """The model that made it."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The onnxruntime execution provider that really ran."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What the model computed in."""
     image: ImageDescription
     """The image as it was read."""
     parameters: UsedParameters
@@ -198,8 +200,12 @@ class ModelSummary(ModelReference):
     """Name of the network."""
     description: str
     """In a sentence."""
+    active: bool
+    """Whether this version answers to the bare name."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really runs it."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computes in."""
     mpp: float = Field(examples=[0.25])
     """Micrometres a pixel that the model wants."""
 
@@ -218,6 +224,19 @@ class ModelDetail(ModelSummary):
 
     contract: ModelContract
     """Tensors, thresholds, training data and licences, metrics."""
+
+
+class ActivationAnswer(ModelReference):
+    """A version answers to its bare name now."""
+
+    previous: str | None = Field(examples=["1.0.0"])
+    """The version that did before; null where there was none."""
+    provider: str = Field(examples=["CPUExecutionProvider"])
+    """The execution provider that really runs it."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computes in."""
+    persisted: bool
+    """Whether the next start makes the same choice; false where the models folder is read-only."""
 
 
 class Liveness(_Answer):
@@ -241,6 +260,8 @@ class CanaryAnswer(_Answer):
     """Name and version."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really ran."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computed in."""
     duration_ms: float = Field(ge=0.0)
     """Milliseconds of the warm run."""
 

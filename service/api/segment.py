@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -12,7 +13,7 @@ from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.negotiation import JSON, PNG, choose_representation
 from service.api.parameters import SegmentParameters, get_segment_parameters
 from service.api.schemas import SegmentationAnswer
-from service.api.state import Observer, ObserverDependency, StateDependency
+from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
 from service.api.upload import FIELD, read_image_bytes
 from service.images.decode import ImageLimits
 
@@ -73,6 +74,7 @@ _SUCCESS: dict[str, Any] = {
             "SHA-256 of the model file.", SEGMENTATION_EXAMPLE["model"]["digest"]
         ),
         "X-Karyon-Provider": _text_header("Provider that really ran.", "CPUExecutionProvider"),
+        "X-Karyon-Precision": _text_header("What the model computed in.", "fp32"),
         "X-Karyon-Status": _text_header("`preliminary` until reviewed.", "preliminary"),
         "X-Karyon-Review-Recommended": {
             "description": "Whether any quality flag fired; the JSON answer tells which and why.",
@@ -100,6 +102,21 @@ def _observe(observer: Observer, result: Result) -> None:
         pixels=result.segmentation.labels.size,
         upload_bytes=result.upload_bytes,
         timings_ms=result.timings_ms,
+    )
+
+
+def _shadow_task(
+    state: ServiceState, result: Result, parameters: SegmentParameters
+) -> BackgroundTask | None:
+    """Return what shows the image to the candidate model once the answer is sent."""
+    if state.shadow is None:
+        return None
+    return BackgroundTask(
+        state.shadow.offer,
+        result.image.pixels,
+        result.image.mpp,
+        parameters.segment_options(),
+        result.segmentation,
     )
 
 
@@ -155,4 +172,9 @@ async def segment_image(
 
         result, body, headers = await state.pool.run(work, client_gone=request.is_disconnected)
     _observe(observer, result)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept", **headers})
+    return Response(
+        body,
+        media_type=media_type,
+        headers={"Vary": "Accept", **headers},
+        background=_shadow_task(state, result, parameters),
+    )

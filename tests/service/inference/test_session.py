@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from service.errors import ModelContractError, ProviderError
-from service.inference.session import CPU_PROVIDER, CUDA_PROVIDER, ModelSession, check_distributions
+from service.inference.installation import check_distributions
+from service.inference.providers import CPU_PROVIDER, CUDA_PROVIDER
+from service.inference.session import ModelSession
 
 MakeModel = Callable[..., Path]
 
