@@ -92,15 +92,17 @@ def open_service(
     """
     repository = open_repository(settings)
 
-    def make_segmenter(session: ModelSession) -> Segmenter:
+    def open_segmenter(session: ModelSession) -> tuple[Segmenter, None]:
         session.on_fatal = on_fatal
-        return Segmenter(
+        session.warm_up()
+        segmenter = Segmenter(
             session,
             max_batch_tiles=settings.max_batch_tiles,
             max_pixels=settings.max_pixels,
         )
+        return segmenter, None
 
-    roster = Roster(repository, make_segmenter, metrics)
+    roster = Roster(repository, open_segmenter, metrics)
     shadow = None
     if settings.shadow_model is not None:
         repository.get(settings.shadow_model)  # a misspelt candidate refuses to start
@@ -196,6 +198,7 @@ def create_app(settings: Settings) -> FastAPI:
             if state.shadow is not None:
                 await state.shadow.close()
             await asyncio.to_thread(state.pool.close)
+            await asyncio.to_thread(state.roster.close)
 
     app = FastAPI(
         title="Karyon",

@@ -8,6 +8,7 @@ activate ─► load ─► warm ─► self-test, canary ─► swap ─► the
 """
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -20,6 +21,9 @@ from service.errors import (
 from service.inference.repository import Activation, ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
+
+
+OpenSegmenter = Callable[[ModelSession], tuple[Segmenter, Callable[[], None] | None]]
 
 
 class RosterObserver(Protocol):
@@ -45,24 +49,26 @@ class Roster:
     def __init__(
         self,
         repository: ModelRepository,
-        make_segmenter: Callable[[ModelSession], Segmenter],
+        open_segmenter: OpenSegmenter,
         observer: RosterObserver,
     ) -> None:
         """Warm and prove every loaded model. Blocking.
 
         Args:
             repository: The loaded models.
-            make_segmenter: Makes the segmenter of a session.
+            open_segmenter: Makes the segmenter of a session, warm, and says how to close what it
+                runs on; that is closed once the last request that holds the segmenter has ended.
             observer: Told of every change.
 
         Raises:
             ModelContractError: A model does not segment the canary image.
         """
         self.repository = repository
-        self._make_segmenter = make_segmenter
+        self._open_segmenter = open_segmenter
         self._observer = observer
         self._changing = threading.Lock()
         self._swapping = threading.Lock()
+        self._closers: list[weakref.finalize[..., Segmenter]] = []
         self._ready: dict[ModelSession, tuple[Segmenter, Canary]] = {}
         for session in repository.all():
             self._ready[session] = self._prepare(session)
@@ -129,6 +135,11 @@ class Roster:
         with self._changing:
             return self._activate(name, self.repository.previous(name))
 
+    def close(self) -> None:
+        """Close what the segmenters run on; no request may be running. Blocking."""
+        for closer in self._closers:
+            closer()
+
     def _activate(self, name: str, version: str) -> tuple[Activation, ModelSession]:
         try:
             session = self.repository.load_version(name, version)
@@ -140,6 +151,7 @@ class Roster:
             change = self.repository.activate(session)
             for retired in change.retired:
                 del self._ready[retired]
+        self._closers = [closer for closer in self._closers if closer.alive]
         for retired in change.retired:
             self._observer.model_retired(*_labels(retired))
         self._show(session)
@@ -147,8 +159,10 @@ class Roster:
         return change, session
 
     def _prepare(self, session: ModelSession) -> tuple[Segmenter, Canary]:
-        segmenter = self._make_segmenter(session)
-        session.warm_up()
+        segmenter, close = self._open_segmenter(session)
+        if close is not None:
+            # Whoever still segments with it holds it, and nobody else does once it is retired.
+            self._closers.append(weakref.finalize(segmenter, close))
         return segmenter, sing(segmenter)
 
     def _show(self, session: ModelSession) -> None:

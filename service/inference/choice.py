@@ -11,7 +11,7 @@ what the exporter verified, and as fast (docs/adr/0006).
 from pathlib import Path
 from typing import Final
 
-from service.errors import ModelContractError, PrecisionError, ProviderError
+from service.errors import PrecisionError, ProviderError
 from service.inference.contract import ModelContract
 from service.inference.installation import compute_capability
 from service.inference.precision import (
@@ -158,33 +158,13 @@ def _load(
         return ModelSession.load(
             reference.path, provider=provider, precision=precision, options=options
         )
-    path = _variant_path(folder, precision)
-    session = ModelSession.load(path, provider=provider, precision=precision, options=options)
-    check_variant(session, reference)
-    return session
-
-
-def check_variant(session: ModelSession, reference: ModelSession) -> None:
-    """Refuse a variant that was not made from the reference file beside it.
-
-    Raises:
-        ModelContractError: It is no variant, or of another model, version or file.
-    """
-    place = f"{session.path.parent.parent.name}/{session.path.parent.name}/{session.path.name}"
-    spec, contract = session.contract.variant, session.contract
-    if spec is None:
-        raise ModelContractError(f"{place}: the contract does not say what it is a variant of")
-    if (contract.name, contract.version) != (reference.contract.name, reference.contract.version):
-        raise ModelContractError(
-            f"{place}: a variant of {contract.name} {contract.version}, not of "
-            f"{reference.contract.name} {reference.contract.version}"
-        )
-    if spec.reference_sha256 != reference.digest:
-        raise ModelContractError(
-            f"{place}: made from another {MODEL_FILE} (SHA-256 {spec.reference_sha256[:12]}..., "
-            f"the one beside it has {reference.digest[:12]}...); make it anew with "
-            "`python -m export quantize`, or remove it"
-        )
+    return ModelSession.load(
+        _variant_path(folder, precision),
+        provider=provider,
+        precision=precision,
+        options=options,
+        reference=reference,
+    )
 
 
 def _variant_path(folder: Path, precision: Precision) -> Path:

@@ -1,4 +1,4 @@
-"""What a graph must look like and do to keep the model contract."""
+"""What a graph must look like and do to keep the model contract, and a variant besides."""
 
 from typing import Any
 
@@ -61,4 +61,31 @@ def check_canary(session: Any, contract: ModelContract) -> None:
     if maps.shape != expected or maps.dtype != np.uint8:
         raise ModelContractError(
             f"it turns {tiles.shape} into {maps.shape}, {maps.dtype}, not {expected}, uint8"
+        )
+
+
+def check_variant(contract: ModelContract, reference: ModelContract, reference_digest: str) -> None:
+    """Refuse a variant that was not made from the reference file beside it.
+
+    Args:
+        contract: Of the variant.
+        reference: Of the `model.onnx` beside it.
+        reference_digest: SHA-256 of that file, hexadecimal.
+
+    Raises:
+        ModelContractError: It is no variant, or of another model, version or file.
+    """
+    if contract.variant is None:
+        raise ModelContractError("the contract does not say what it is a variant of")
+    if (contract.name, contract.version) != (reference.name, reference.version):
+        raise ModelContractError(
+            f"a variant of {contract.name} {contract.version}, not of {reference.name} "
+            f"{reference.version}"
+        )
+    made_from = contract.variant.reference_sha256
+    if made_from != reference_digest:
+        raise ModelContractError(
+            f"made from another model.onnx (SHA-256 {made_from[:12]}..., the one beside it has "
+            f"{reference_digest[:12]}...); make it anew with `python -m export quantize`, or "
+            "remove it"
         )

@@ -21,7 +21,7 @@ from service.inference.golden import (
     make_golden,
     read_golden,
 )
-from service.inference.graph import check_canary, check_tensors, run_once
+from service.inference.graph import check_canary, check_tensors, check_variant, run_once
 from service.inference.installation import check_distributions
 from service.inference.precision import Precision
 from service.inference.providers import (
@@ -100,6 +100,7 @@ class ModelSession:
         threads: int = 0,
         precision: Precision | None = None,
         options: RuntimeOptions | None = None,
+        reference: Self | None = None,
     ) -> Self:
         """Load this very file, check it against its contract and run it once.
 
@@ -114,6 +115,7 @@ class ModelSession:
                 this process.
             precision: None for the file's own; `bf16` runs a float32 file in bfloat16.
             options: How to use the machine; `threads` is then taken from here.
+            reference: The model that this file must be a variant of.
 
         Returns:
             The session.
@@ -133,6 +135,8 @@ class ModelSession:
         try:
             # The CPU comes first whatever was asked for: it tells a bad file from a bad GPU.
             checked = _check_file(path, content, precision, provider, options)
+            if reference is not None:
+                check_variant(checked.contract, reference.contract, reference.digest)
             if provider == "cpu" or (provider == "auto" and not is_available("cuda")):
                 return cls._finish(checked, checked.on_cpu)
             if provider != "auto":
