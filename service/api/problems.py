@@ -177,7 +177,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         500,
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
-        (errors.ModelContractError, errors.ProviderError),
+        (errors.ModelContractError, errors.ProviderError, errors.PrecisionError),
     ),
     ProblemType(
         "overloaded",
@@ -191,7 +191,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         503,
         "The service is starting up or draining",
         "Try again after the seconds in Retry-After, or another replica.",
-        (errors.NotReadyError,),
+        (errors.NotReadyError, errors.FatalProviderError),
     ),
 )
 
