@@ -22,7 +22,6 @@ from service.inference.repository import Activation, ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 
-
 OpenSegmenter = Callable[[ModelSession], tuple[Segmenter, Callable[[], None] | None]]
 
 

@@ -34,17 +34,15 @@ def run(path: Path) -> Callable[[Pixels], Pixels]:
 
 def test_a_session_is_held_to_the_golden_tile_beside_it(model: Path, he_pixels: Pixels) -> None:
     assert ModelSession.load(model, provider="cpu", threads=1).golden is None
-    write_golden(model.parent, he_pixels[:128, :128], run(model))
+    write_golden(model.parent, he_pixels, run(model), 32)
     golden = ModelSession.load(model, provider="cpu", threads=1).golden
     assert golden is not None
     assert (golden.source, golden.max_difference, golden.dice) == ("file", 0, 1.0)
 
 
-def test_other_weights_under_the_same_name_are_stopped(
-    model: Path, he_pixels: Pixels, tiny_model_factory: MakeModel
-) -> None:
+def test_other_weights_under_the_same_name_are_stopped(model: Path, he_pixels: Pixels) -> None:
     """Also what a provider that computes nonsense looks like."""
-    write_golden(model.parent, he_pixels[:128, :128], lambda tiles: 255 - run(model)(tiles))
+    write_golden(model.parent, he_pixels, lambda tiles: 255 - run(model)(tiles), 32)
     with pytest.raises(ModelContractError, match=r"tiny/1\.0\.0/model\.onnx: the self-test fails"):
         ModelSession.load(model, provider="cpu", threads=1)
 
@@ -95,6 +93,26 @@ def test_a_blank_field_agrees_with_a_blank_field() -> None:
     blank = np.zeros((1, 32, 32, 1), np.uint8)
     golden = Golden(np.zeros((1, 32, 32, 3), np.uint8), blank, "file")
     assert check_golden(lambda _: blank, golden, "fp32", 0.5).dice == 1.0
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((512, 512), (192, 192)), ((100, 300), (96, 192)), ((32, 33), (32, 32))]
+)
+def test_the_tile_is_cut_from_the_middle(
+    tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[size[0] // 2, size[1] // 2] = 255
+    write_golden(tmp_path, pixels, lambda tiles: tiles[..., :2], 32)
+    golden = read_golden(tmp_path, 32, 2)
+    assert golden is not None
+    assert golden.tile.shape == (1, *expected, 3)
+    assert np.argwhere(golden.maps[0, ..., 0]).tolist() == [[expected[0] // 2, expected[1] // 2]]
+
+
+def test_an_image_without_room_for_a_tile_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelContractError, match="holds no tile of 32 px"):
+        write_golden(tmp_path, np.zeros((31, 64, 3), np.uint8), lambda tiles: tiles, 32)
 
 
 def test_the_canary_has_tissue_and_ground() -> None:
