@@ -53,6 +53,14 @@ class NotAcceptableError(KaryonError):
     """None of the representations that the client accepts can be made."""
 
 
+class DeadlineExceededError(KaryonError):
+    """The time that the caller gave the request ran out before its answer."""
+
+
+class ClientGoneError(KaryonError):
+    """The client closed the connection before its work was done; nobody reads an answer."""
+
+
 # --- ours, or the operator's, fault ---------------------------------------------------------
 
 

@@ -25,6 +25,7 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 PIXEL_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 BYTE_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -110,6 +111,21 @@ class Metrics:
             "Requests whose client went away before work began; their work was dropped.",
             registry=self.registry,
         )
+        self._tiles_queued = Gauge(
+            "karyon_tiles_queued", "Tiles that wait for a lane of a model.", registry=self.registry
+        )
+        self._batch_tiles = Histogram(
+            "karyon_batch_tiles",
+            "Tiles in one run of a model; always 1 on a CPU.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "karyon_batch_duration_seconds",
+            "Time of one run of a model, without the wait for it.",
+            buckets=SECONDS_BUCKETS,
+            registry=self.registry,
+        )
         self._model_info = Gauge(
             "karyon_model_info",
             "1 for each model that is loaded.",
@@ -147,6 +163,15 @@ class Metrics:
     def abandoned(self) -> None:
         """Count work that was dropped because its client went away."""
         self._abandoned.inc()
+
+    def tiles_queued(self, change: int) -> None:
+        """Add to the tiles that wait for a lane; negative where they wait no longer."""
+        self._tiles_queued.inc(change)
+
+    def batch_ran(self, tiles: int, duration_s: float) -> None:
+        """Count one run of a model."""
+        self._batch_tiles.observe(tiles)
+        self._batch_seconds.observe(duration_s)
 
     def model_loaded(self, name: str, version: str, digest: str, provider: str) -> None:
         """Show a loaded model."""
