@@ -20,8 +20,10 @@ from starlette.middleware import Middleware
 
 from service import __version__
 from service.api import health, models, pages, problem_types, schemas, segment
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
+from service.api.quota import CallerQuota
 from service.api.state import Canary, ServiceState, model_key
 from service.api.work import WorkPool
 from service.engine import Engine, open_engine
@@ -108,9 +110,19 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         workers=settings.workers,
         max_waiting=settings.max_waiting,
         observer=metrics,
-        expected_service_s=max(canary.duration_ms for canary in canaries) / 1000.0,
+        max_queued_tiles=settings.max_queued_tiles,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        expected_tile_s=max(canary.duration_ms for canary in canaries) / 1000.0,
     )
-    return ServiceState(settings, repository, engines, pool, tuple(canaries))
+    return ServiceState(
+        settings=settings,
+        repository=repository,
+        engines=engines,
+        pool=pool,
+        cache=ResultCache(settings.cache_bytes, metrics),
+        quota=CallerQuota(settings.quota_requests_per_minute),
+        canaries=tuple(canaries),
+    )
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "karyon_segment_stage_duration_seconds",
-            "Time of one stage of a segmentation: queue, decoding, tiling, inference, separation,"
-            " measurement, encoding.",
+            "Time of one stage of a segmentation: queue, decoding, tiling, inference (with its wait"
+            " for a lane), separation, measurement, quality, encoding.",
             ["stage"],
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
@@ -108,8 +108,29 @@ class Metrics:
         )
         self._abandoned = Counter(
             "karyon_requests_abandoned_total",
-            "Requests whose client went away before work began; their work was dropped.",
+            "Requests whose client went away; their work was dropped, or ended between two tiles.",
             registry=self.registry,
+        )
+        self._refused = Counter(
+            "karyon_requests_refused_total",
+            "Requests refused before any work, by what was used up: places, tiles, decoded_bytes,"
+            " quota.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._deadlines = Counter(
+            "karyon_deadlines_exceeded_total",
+            "Requests whose X-Request-Timeout-Ms passed before their work was done.",
+            registry=self.registry,
+        )
+        self._cache_lookups = Counter(
+            "karyon_cache_lookups_total",
+            "Looks into the result cache, by result: hit, miss.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._cache_bytes = Gauge(
+            "karyon_cache_bytes", "Bytes that the result cache keeps.", registry=self.registry
         )
         self._tiles_queued = Gauge(
             "karyon_tiles_queued", "Tiles that wait for a lane of a model.", registry=self.registry
@@ -163,6 +184,22 @@ class Metrics:
     def abandoned(self) -> None:
         """Count work that was dropped because its client went away."""
         self._abandoned.inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused before any work; `reason` is what was used up."""
+        self._refused.labels(reason).inc()
+
+    def deadline_exceeded(self) -> None:
+        """Count work that was dropped because its caller's time ran out."""
+        self._deadlines.inc()
+
+    def cache_looked_up(self, *, hit: bool) -> None:
+        """Count a look into the result cache."""
+        self._cache_lookups.labels("hit" if hit else "miss").inc()
+
+    def cache_changed(self, size_bytes: int) -> None:
+        """Show the bytes that the result cache keeps."""
+        self._cache_bytes.set(size_bytes)
 
     def tiles_queued(self, change: int) -> None:
         """Add to the tiles that wait for a lane; negative where they wait no longer."""

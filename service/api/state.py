@@ -7,7 +7,9 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.quota import CallerQuota
 from service.api.work import QueueObserver, WorkPool
 from service.engine import Engine
 from service.errors import NotReadyError
@@ -68,6 +70,8 @@ class ServiceState:
         repository: The loaded models.
         engines: One engine for each loaded session, by `name:version`.
         pool: The one pool in which work runs.
+        cache: Results kept for the same question again.
+        quota: Counts the requests of each caller.
         canaries: One canary result for each model.
     """
 
@@ -75,6 +79,8 @@ class ServiceState:
     repository: ModelRepository
     engines: Mapping[str, Engine]
     pool: WorkPool
+    cache: ResultCache
+    quota: CallerQuota
     canaries: tuple[Canary, ...]
 
     def segmenter(self, model: str | None) -> Segmenter:

@@ -238,7 +238,9 @@ class TileBatcher:
                 chunk.done[entry.index] = tile_maps
                 chunk.missing -= 1
                 if not chunk.missing and not chunk.maps.done():
-                    chunk.maps.set_result(np.stack([done for done in chunk.done if done is not None]))
+                    chunk.maps.set_result(
+                        np.stack([done for done in chunk.done if done is not None])
+                    )
 
     def _stack(self, batch: list[_Entry]) -> Tiles:
         """Put tiles together, with blank ones up to the next size that is warm."""

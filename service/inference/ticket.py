@@ -1,4 +1,4 @@
-"""What is known of a request while its work waits and runs: how urgent, until when, still wanted."""
+"""What is known of a request while its work waits and runs: its urgency, deadline, client."""
 
 import time
 from typing import Final, Literal
