@@ -8,7 +8,7 @@ from service.errors import ClientGoneError, DeadlineExceededError
 Priority = Literal["stat", "routine", "batch"]
 """`stat`: somebody waits at the microscope. `routine`: the day's cases. `batch`: whenever."""
 
-WEIGHTS: Final[dict[Priority, int]] = {"stat": 16, "routine": 4, "batch": 1}
+WEIGHTS: Final[dict[str, int]] = {"stat": 16, "routine": 4, "batch": 1}
 """Shares of the machine that the classes get where all of them wait; none of them is zero."""
 
 
