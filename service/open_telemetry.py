@@ -15,13 +15,12 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from service import __version__
 from service.inference.ticket import Ticket
-from service.tracing import RequestTrace
 
 _ORDER = ("queue", "lookup", "decoding", "tiling", "inference", "separation", "measurement")
 _NANOSECONDS_PER_MS = 1_000_000
 
 
-class _SpanTrace:
+class SpanTrace:
     """The open span of a request."""
 
     def __init__(self, tracer: Tracer, span: Span) -> None:
@@ -61,7 +60,7 @@ class OpenTelemetryTracing:
         self._propagator = TraceContextTextMapPropagator()
 
     @contextmanager
-    def request(self, headers: Mapping[str, str], ticket: Ticket) -> Generator[RequestTrace]:
+    def request(self, headers: Mapping[str, str], ticket: Ticket) -> Generator[SpanTrace]:
         """Open the span of a request."""
         carrier = {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}
         span = self._tracer.start_span(
@@ -74,7 +73,7 @@ class OpenTelemetryTracing:
         trace_id = format_trace_id(span.get_span_context().trace_id)
         with structlog.contextvars.bound_contextvars(trace_id=trace_id):
             try:
-                yield _SpanTrace(self._tracer, span)
+                yield SpanTrace(self._tracer, span)
             except BaseException as error:
                 # The class alone: a message may repeat what a caller sent.
                 span.set_attribute("error.type", type(error).__name__)
