@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import cv2
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
@@ -17,11 +18,15 @@ from starlette.middleware import Middleware
 
 from service import __version__
 from service.api import administration, health, models, pages, problem_types, schemas, segment
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
+from service.api.quota import CallerQuota
 from service.api.state import ServiceState
 from service.api.work import WorkPool
+from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
+from service.inference.lanes import plan_lanes
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
@@ -36,6 +41,7 @@ from service.segmenter import Segmenter
 from service.settings import Settings
 from service.shadow import Shadow
 from service.telemetry import Metrics
+from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
@@ -65,7 +71,7 @@ def open_repository(settings: Settings) -> ModelRepository:
         provider=settings.provider,
         precision=settings.precision,
         options=RuntimeOptions(
-            threads=settings.threads,
+            threads=plan_lanes(settings.concurrency, settings.threads).threads,
             device_id=settings.device_id,
             gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
             use_tf32=settings.use_tf32,
@@ -78,29 +84,31 @@ def open_repository(settings: Settings) -> ModelRepository:
 
 
 def open_service(
-    settings: Settings, metrics: Metrics, on_fatal: Callable[[FatalProviderError], None]
+    settings: Settings,
+    metrics: Metrics,
+    on_fatal: Callable[[FatalProviderError], None],
+    tracing: Tracing | None = None,
 ) -> ServiceState:
     """Load and warm every model, and prove each on a canary image. Blocking.
 
     Args:
         settings: The frozen settings.
-        metrics: Shows the models and the queue.
+        metrics: Who counts.
         on_fatal: Called, from any thread, once a device is lost to the process.
+        tracing: Who keeps spans; default as the settings say.
 
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
+    tracing = open_tracing(settings) if tracing is None else tracing
+    # OpenCV's own threads would only fight with those of the workers and of the model.
+    cv2.setNumThreads(1)
     repository = open_repository(settings)
 
-    def open_segmenter(session: ModelSession) -> tuple[Segmenter, None]:
+    def open_segmenter(session: ModelSession) -> tuple[Segmenter, Callable[[], None]]:
         session.on_fatal = on_fatal
-        session.warm_up()
-        segmenter = Segmenter(
-            session,
-            max_batch_tiles=settings.max_batch_tiles,
-            max_pixels=settings.max_pixels,
-        )
-        return segmenter, None
+        engine = open_engine(session, settings, metrics, tracing)
+        return engine.segmenter, engine.batcher.close
 
     roster = Roster(repository, open_segmenter, metrics)
     shadow = None
@@ -116,9 +124,19 @@ def open_service(
         workers=settings.workers,
         max_waiting=settings.max_waiting,
         observer=metrics,
-        expected_service_s=max(canary.duration_ms for canary in roster.canaries) / 1000.0,
+        max_queued_tiles=settings.max_queued_tiles,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        expected_tile_s=max(canary.duration_ms for canary in roster.canaries) / 1000.0,
     )
-    return ServiceState(settings, roster, pool, shadow)
+    return ServiceState(
+        settings=settings,
+        roster=roster,
+        pool=pool,
+        cache=ResultCache(settings.cache_bytes, metrics),
+        quota=CallerQuota(settings.quota_requests_per_minute),
+        tracing=tracing,
+        shadow=shadow,
+    )
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -169,11 +187,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Create the ASGI application; its lifespan opens the models.
 
     Args:
         settings: The frozen settings.
+        tracing: Who keeps spans; default as the settings say.
 
     Returns:
         The application. `app.state.lifecycle` tells its phase, `app.state.observer` its metrics.
@@ -184,7 +203,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ServiceState]]:
         try:
-            state = await asyncio.to_thread(open_service, settings, metrics, lifecycle.fail)
+            state = await asyncio.to_thread(
+                open_service, settings, metrics, lifecycle.fail, tracing
+            )
         except KaryonError as error:
             lifecycle.start_up_error = str(error)
             raise
@@ -197,8 +218,7 @@ def create_app(settings: Settings) -> FastAPI:
             lifecycle.phase = Phase.DRAINING
             if state.shadow is not None:
                 await state.shadow.close()
-            await asyncio.to_thread(state.pool.close)
-            await asyncio.to_thread(state.roster.close)
+            await asyncio.to_thread(state.close)
 
     app = FastAPI(
         title="Karyon",

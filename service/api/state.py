@@ -7,7 +7,9 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.quota import CallerQuota
 from service.api.work import QueueObserver, WorkPool
 from service.canary import Canary
 from service.errors import NotReadyError
@@ -16,6 +18,7 @@ from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
 from service.shadow import Shadow
+from service.tracing import Tracing
 
 
 class Observer(QueueObserver, Protocol):
@@ -53,12 +56,18 @@ class ServiceState:
         settings: The frozen settings.
         roster: The models, each with its segmenter.
         pool: The one pool in which work runs.
+        cache: Results kept for the same question again.
+        quota: Counts the requests of each caller.
+        tracing: Keeps the spans of requests and batches.
         shadow: The candidate that sees a share of the traffic, where one is set.
     """
 
     settings: Settings
     roster: Roster
     pool: WorkPool
+    cache: ResultCache
+    quota: CallerQuota
+    tracing: Tracing
     shadow: Shadow | None = None
 
     @property
@@ -78,6 +87,12 @@ class ServiceState:
             UnknownModelError: No such model is loaded.
         """
         return self.roster.segmenter(model)
+
+    def close(self) -> None:
+        """End the pool, then the engines that its last work used. Blocking."""
+        self.pool.close()
+        self.roster.close()
+        self.tracing.close()
 
 
 async def get_lifecycle(request: Request) -> Lifecycle:

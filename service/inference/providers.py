@@ -32,7 +32,7 @@ PROVIDER_NAMES: Final[dict[RealProvider, str]] = {
     "tensorrt": TENSORRT_PROVIDER,
 }
 ON_NVIDIA: Final = frozenset({CUDA_PROVIDER, TENSORRT_PROVIDER})
-"""Providers whose memory is not the processor's."""
+"""Providers with memory of their own, and on which a batch is faster than its tiles one by one."""
 
 _FATAL_ONLY: Final = 4
 _INSTALL: Final[dict[RealProvider, str]] = {
