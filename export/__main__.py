@@ -25,6 +25,8 @@ from export.evaluate import evaluate as measure
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
 from service.errors import KaryonError
+from service.images.decode import ImageLimits, decode_image
+from service.inference.golden import GOLDEN_FILE, write_golden
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter, SegmentOptions
 from training.datasets import DatasetError
@@ -169,6 +171,22 @@ def calibrate(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         calibration.write(out)
+
+
+@app.command()
+def golden(
+    model_file: ModelFile,
+    image: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="A real image, to cut a tile from.")
+    ],
+) -> None:
+    """Write golden.npz beside a model file: what the service tests itself against at each load."""
+    with _refusals_without_traceback():
+        pixels = decode_image(image.read_bytes(), ImageLimits(max_pixels=64_000_000)).pixels
+        (model_file.parent / GOLDEN_FILE).unlink(missing_ok=True)
+        session = ModelSession.load(model_file, provider="cpu")
+        path = write_golden(model_file.parent, pixels, session.run, session.contract.input.divisor)
+    Console().print(f"wrote {path}")
 
 
 @app.command()

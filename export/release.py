@@ -33,6 +33,7 @@ from export.quality_reference import (
 from export.report import print_table, write_picture
 from export.verify import check_not_blank, check_parity
 from service.inference.contract import ModelContract, VerificationSpec
+from service.inference.golden import write_golden
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
@@ -217,7 +218,9 @@ def _make(
     final = verified.model_copy(
         update={"metrics": tuple(evaluation.entry() for evaluation in evaluations)}
     )
-    _stamp(proto, final, candidate)
+    released = _stamp(proto, final, candidate)
+    # The service holds every provider and precision to what the verified file makes of a real tile.
+    write_golden(staging, samples[0].read()[0], released.run, final.input.divisor)
     calibration.write(staging / "calibration.json")
     write_metrics(evaluations[0], staging / "metrics.json")
     for evaluation in evaluations[1:]:

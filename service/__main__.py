@@ -1,4 +1,4 @@
-"""The command line: `python -m service [serve]`, `segment IMAGE...`, `openapi`."""
+"""The command line: `python -m service [serve]`, `segment IMAGE...`, `doctor`, `openapi`."""
 
 import sys
 from pathlib import Path
@@ -12,11 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperGroup
 
 from service.api.parameters import SegmentParameters
-from service.app import create_app
+from service.app import create_app, open_repository
+from service.doctor import examine, print_report
 from service.errors import KaryonError
 from service.files import check_results, check_stems, segment_file
 from service.images.decode import ImageLimits
-from service.inference.repository import ModelRepository, embedded_models_dir
 from service.segmenter import Segmenter
 from service.server import run_server
 from service.settings import Settings, load_settings
@@ -48,8 +48,12 @@ ModelsDir = Annotated[
     typer.Option(help="Model repository, <name>/<version>/model.onnx; default: the embedded one."),
 ]
 Provider = Annotated[
-    Literal["auto", "cpu", "cuda"] | None,
-    typer.Option(help="Execution provider; cuda refuses to start without a GPU."),
+    Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] | None,
+    typer.Option(help="Execution provider; one that is named must run. Default: the best."),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16", "int8", "fp16"] | None,
+    typer.Option(help="What models compute in. Default: the fastest that each model accepts."),
 ]
 Threads = Annotated[
     int | None, typer.Option(min=0, help="Threads of one inference; 0: all processors.")
@@ -85,6 +89,7 @@ def serve(
         str | None, typer.Option(help="Model for requests that name none.")
     ] = None,
     provider: Provider = None,
+    precision: Precision = None,
     threads: Threads = None,
     workers: Annotated[int | None, typer.Option(help="Requests worked on at once.")] = None,
     max_waiting: Annotated[int | None, typer.Option(help="Requests that may wait.")] = None,
@@ -107,6 +112,7 @@ def serve(
         models_dir=models_dir,
         default_model=default_model,
         provider=provider,
+        precision=precision,
         threads=threads,
         workers=workers,
         max_waiting=max_waiting,
@@ -141,6 +147,7 @@ def segment(
     ] = None,
     models_dir: ModelsDir = None,
     provider: Provider = None,
+    precision: Precision = None,
     threads: Threads = None,
 ) -> None:
     """Segment image files: <stem>.json, <stem>_mask.png, <stem>_labels.png, <stem>_overlay.png.
@@ -148,19 +155,15 @@ def segment(
     An image that is refused does not stop the others; the command then lists the failures and ends
     with status 1.
     """
-    settings = _settings(models_dir=models_dir, provider=provider, threads=threads)
+    settings = _settings(
+        models_dir=models_dir, provider=provider, precision=precision, threads=threads
+    )
     console = Console(stderr=True)
     try:
         check_stems(images)
         check_results(images, out)
-        repository = ModelRepository.open(
-            settings.models_dir or embedded_models_dir(),
-            default=settings.default_model,
-            provider=settings.provider,
-            threads=settings.threads,
-        )
         segmenter = Segmenter(
-            repository.get(model),
+            open_repository(settings).get(model),
             max_batch_tiles=settings.max_batch_tiles,
             max_pixels=settings.max_pixels,
         )
@@ -199,6 +202,31 @@ def segment(
     if failures:
         print(f"{len(failures)} of {len(images)} images failed.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    *,
+    models_dir: ModelsDir = None,
+    provider: Provider = None,
+    precision: Precision = None,
+    threads: Threads = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Tell what this machine runs models on, prove each model, and end with a plain verdict.
+
+    Ends with status 1 where the service would not start with the same settings.
+    """
+    settings = _settings(
+        models_dir=models_dir, provider=provider, precision=precision, threads=threads
+    )
+    report = examine(settings, open_repository)
+    if json:
+        options = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+        sys.stdout.buffer.write(orjson.dumps(report, option=options))
+    else:
+        print_report(report, Console())
+    raise typer.Exit(0 if report.healthy else 1)
 
 
 @app.command()

@@ -5,36 +5,43 @@ or documenting the application costs nothing and two applications never share an
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import functools
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from time import perf_counter
 from typing import Any
 
 import cv2
-import numpy as np
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from numpy.typing import NDArray
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from service import __version__
-from service.api import health, models, pages, problem_types, schemas, segment
+from service.api import administration, health, models, pages, problem_types, schemas, segment
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
-from service.api.state import Canary, ServiceState, model_key
+from service.api.quota import CallerQuota
+from service.api.state import ServiceState
 from service.api.work import WorkPool
-from service.errors import KaryonError, ModelContractError
+from service.engine import open_engine
+from service.errors import FatalProviderError, KaryonError
+from service.inference.lanes import plan_lanes
+from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
+from service.inference.session import ModelSession
 from service.middleware import (
     AccessLogMiddleware,
     BodyBoundMiddleware,
     ErrorBoundaryMiddleware,
     RequestIdMiddleware,
 )
+from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
+from service.shadow import Shadow
 from service.telemetry import Metrics
+from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
@@ -52,67 +59,84 @@ _TAGS = [
 ]
 
 
-def _canary_pixels(side_px: int) -> NDArray[np.uint8]:
-    """Draw stained discs on a pale ground: (side, side, 3) uint8 RGB."""
-    pixels = np.full((side_px, side_px, 3), (236, 214, 228), np.uint8)
-    step_px = max(16, side_px // 8)
-    for y in range(step_px // 2, side_px, step_px):
-        for x in range(step_px // 2, side_px, step_px):
-            cv2.circle(pixels, (x, y), step_px // 4, (84, 52, 120), thickness=cv2.FILLED)
-    return pixels
-
-
-def _sing(segmenter: Segmenter, name: str, provider: str, side_px: int) -> Canary:
-    """Segment the canary image, once to warm everything up and once to time it.
+def open_repository(settings: Settings) -> ModelRepository:
+    """Load the models as the settings say. Blocking.
 
     Raises:
-        ModelContractError: The result has not the shape of the image.
+        KaryonError: A model, or the provider or precision asked for, is not as it must be.
     """
-    pixels = _canary_pixels(side_px)
-    segmenter.segment(pixels)
-    start_s = perf_counter()
-    labels = segmenter.segment(pixels).labels
-    duration_ms = (perf_counter() - start_s) * 1000.0
-    if labels.shape != (side_px, side_px):
-        raise ModelContractError(f"{name} answers a {side_px} px image with {labels.shape}.")
-    return Canary(model=name, provider=provider, duration_ms=round(duration_ms, 3))
+    return ModelRepository.open(
+        settings.models_dir or embedded_models_dir(),
+        default=settings.default_model,
+        provider=settings.provider,
+        precision=settings.precision,
+        options=RuntimeOptions(
+            threads=plan_lanes(settings.concurrency, settings.threads).threads,
+            device_id=settings.device_id,
+            gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
+            use_tf32=settings.use_tf32,
+            engine_cache_dir=settings.engine_cache_dir,
+            max_batch_tiles=settings.max_batch_tiles,
+        ),
+        versions=settings.load_versions,
+        pinned=() if settings.shadow_model is None else (settings.shadow_model,),
+    )
 
 
-def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
+def open_service(
+    settings: Settings,
+    metrics: Metrics,
+    on_fatal: Callable[[FatalProviderError], None],
+    tracing: Tracing | None = None,
+) -> ServiceState:
     """Load and warm every model, and prove each on a canary image. Blocking.
+
+    Args:
+        settings: The frozen settings.
+        metrics: Who counts.
+        on_fatal: Called, from any thread, once a device is lost to the process.
+        tracing: Who keeps spans; default as the settings say.
 
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
-    repository = ModelRepository.open(
-        settings.models_dir or embedded_models_dir(),
-        default=settings.default_model,
-        provider=settings.provider,
-        threads=settings.threads,
-    )
-    segmenters: dict[str, Segmenter] = {}
-    canaries: list[Canary] = []
-    for session in repository.all():
-        key = model_key(session)
-        session.warm_up()
-        segmenters[key] = Segmenter(
-            session,
-            max_batch_tiles=settings.max_batch_tiles,
-            max_pixels=settings.max_pixels,
-        )
-        canaries.append(
-            _sing(segmenters[key], key, session.provider, session.contract.input.tile_px)
-        )
-        metrics.model_loaded(
-            session.contract.name, session.contract.version, session.digest, session.provider
+    tracing = open_tracing(settings) if tracing is None else tracing
+    # OpenCV's own threads would only fight with those of the workers and of the model.
+    cv2.setNumThreads(1)
+    repository = open_repository(settings)
+
+    def open_segmenter(session: ModelSession) -> tuple[Segmenter, Callable[[], None]]:
+        session.on_fatal = on_fatal
+        engine = open_engine(session, settings, metrics, tracing)
+        return engine.segmenter, engine.batcher.close
+
+    roster = Roster(repository, open_segmenter, metrics)
+    shadow = None
+    if settings.shadow_model is not None:
+        repository.get(settings.shadow_model)  # a misspelt candidate refuses to start
+        shadow = Shadow(
+            functools.partial(roster.segmenter, settings.shadow_model),
+            settings.shadow_share,
+            observer=metrics,
+            is_idle=lambda: metrics.waiting == metrics.working == 0,
         )
     pool = WorkPool(
         workers=settings.workers,
         max_waiting=settings.max_waiting,
         observer=metrics,
-        expected_service_s=max(canary.duration_ms for canary in canaries) / 1000.0,
+        max_queued_tiles=settings.max_queued_tiles,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        expected_tile_s=max(canary.duration_ms for canary in roster.canaries) / 1000.0,
     )
-    return ServiceState(settings, repository, segmenters, pool, tuple(canaries))
+    return ServiceState(
+        settings=settings,
+        roster=roster,
+        pool=pool,
+        cache=ResultCache(settings.cache_bytes, metrics),
+        quota=CallerQuota(settings.quota_requests_per_minute),
+        tracing=tracing,
+        shadow=shadow,
+    )
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -163,11 +187,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Create the ASGI application; its lifespan opens the models.
 
     Args:
         settings: The frozen settings.
+        tracing: Who keeps spans; default as the settings say.
 
     Returns:
         The application. `app.state.lifecycle` tells its phase, `app.state.observer` its metrics.
@@ -178,7 +203,9 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ServiceState]]:
         try:
-            state = await asyncio.to_thread(open_service, settings, metrics)
+            state = await asyncio.to_thread(
+                open_service, settings, metrics, lifecycle.fail, tracing
+            )
         except KaryonError as error:
             lifecycle.start_up_error = str(error)
             raise
@@ -189,7 +216,9 @@ def create_app(settings: Settings) -> FastAPI:
             yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
-            await asyncio.to_thread(state.pool.close)
+            if state.shadow is not None:
+                await state.shadow.close()
+            await asyncio.to_thread(state.close)
 
     app = FastAPI(
         title="Karyon",
@@ -225,6 +254,8 @@ def create_app(settings: Settings) -> FastAPI:
         pages.router,
     ):
         app.include_router(router)
+    if settings.admin_routes:
+        app.include_router(administration.router)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

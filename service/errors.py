@@ -49,8 +49,34 @@ class UnknownModelError(KaryonError):
     """No model of that name or version is loaded; the message lists those that are."""
 
 
+class NothingToRollBackError(KaryonError):
+    """The model has had no other version active."""
+
+
+class ModelRefusedError(KaryonError):
+    """A version that was to become active is refused; the message says why."""
+
+
 class NotAcceptableError(KaryonError):
     """None of the representations that the client accepts can be made."""
+
+
+class DeadlineExceededError(KaryonError):
+    """The time that the caller gave the request ran out before its answer."""
+
+
+class QuotaExceededError(KaryonError):
+    """The caller has used up its own quota; others are served.
+
+    Attributes:
+        retry_after_s: Whole seconds until the quota is full again, at least 1.
+        headers: What the answer says of the quota.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int, headers: dict[str, str]) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
+        self.headers = headers
 
 
 # --- ours, or the operator's, fault ---------------------------------------------------------
@@ -62,6 +88,10 @@ class ModelContractError(KaryonError):
 
 class ProviderError(KaryonError):
     """The execution provider that was asked for is not there, or does not really run."""
+
+
+class PrecisionError(ProviderError):
+    """The precision asked for was not accepted for the model, or the processor is no good at it."""
 
 
 class OverloadedError(KaryonError):
@@ -78,3 +108,14 @@ class OverloadedError(KaryonError):
 
 class NotReadyError(KaryonError):
     """The service is starting up or draining and takes no work now."""
+
+
+class FatalProviderError(NotReadyError):
+    """The device is lost: no run will succeed any more in this process, which must end."""
+
+
+# --- nobody's fault -------------------------------------------------------------------------
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its work was done; nobody reads an answer."""

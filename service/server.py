@@ -18,6 +18,7 @@ from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_documen
 from service.settings import Settings
 
 START_UP_FAILED = 3
+DEVICE_LOST = 4
 _WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104  shown, not bound
 
 
@@ -130,6 +131,10 @@ class KaryonServer(uvicorn.Server):
         url = f"http://{shown}:{port}"
         print(f"Karyon is ready on {url} - try it in a browser: {url}/docs", flush=True)  # noqa: T201  the one line for people
 
+    async def on_tick(self, counter: int) -> bool:
+        """Tell uvicorn to end also once the device is lost: another process may find it again."""
+        return self._lifecycle.fatal_error is not None or await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Fail readiness at once; stop listening after the drain delay, or on a second signal."""
         first = self._lifecycle.phase is not Phase.DRAINING
@@ -193,4 +198,7 @@ def run_server(app: FastAPI, settings: Settings) -> int:
     if lifecycle.start_up_error is not None:
         print(f"Karyon cannot start: {lifecycle.start_up_error}", file=sys.stderr)  # noqa: T201  for people
         return START_UP_FAILED
+    if lifecycle.fatal_error is not None:
+        print(f"Karyon ends: {lifecycle.fatal_error}", file=sys.stderr)  # noqa: T201  for people
+        return DEVICE_LOST
     return status

@@ -48,10 +48,37 @@ class Settings(BaseSettings):
     """Model repository, `<name>/<version>/model.onnx`; unset serves the models in the package."""
     default_model: str | None = None
     """Model for requests that name none; unset takes the repository's own choice."""
-    provider: Literal["auto", "cpu", "cuda"] = "auto"
-    """Execution provider; `cuda` refuses to start where no GPU answers, `auto` takes the best."""
+    provider: Literal["auto", "cpu", "openvino", "cuda", "tensorrt"] = "auto"
+    """Execution provider; one that is named must run or the start is refused, `auto` takes the
+    best."""
+    precision: Literal["auto", "fp32", "bf16", "int8", "fp16"] = "auto"
+    """What models compute in; `auto` takes the fastest that the model's contract accepts and the
+    processor is good at, `fp32` is what was verified against Keras and the same at every start."""
     threads: int = Field(default=0, ge=0, le=512)
-    """Threads of one inference; 0 takes the processors that this process may use."""
+    """Threads of one inference; 0 shares the processors of this process between the lanes."""
+    concurrency: int = Field(default=0, ge=0, le=64)
+    """Lanes: inferences of one model at once; 0 takes the measured best."""
+    device_id: int = Field(default=0, ge=0, le=255)
+    """Number of the GPU."""
+    gpu_mem_limit_bytes: int | None = Field(default=None, ge=256 * 1024 * 1024)
+    """Most bytes of the GPU's memory for onnxruntime; unset for all."""
+    use_tf32: bool = True
+    """Let the GPU multiply float32 with the 10-bit mantissa of TF32; off, results are reproducible
+    to float32 on every card, and slower."""
+    engine_cache_dir: Path | None = None
+    """Where TensorRT keeps its engines, which take half a minute and more to build; unset builds
+    them at each start."""
+    load_versions: Literal["all", "active"] = "all"
+    """`all` keeps every version loaded, for requests that name one; `active` only the one that
+    answers to the bare name, and the default and shadow models."""
+    shadow_model: str | None = None
+    """Candidate, as name or name:version, that is run on a share of the images after their answers,
+    while the service is idle; its counts are compared in metrics and logs and never returned."""
+    shadow_share: float = Field(default=0.1, gt=0.0, le=1.0)
+    """Share of the images that the candidate sees."""
+    admin_routes: bool = False
+    """Serve the routes that change which version is active. They ask for no login: open them only
+    where nobody but the operator can reach the service."""
 
     # --- what it accepts ---
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
@@ -70,10 +97,24 @@ class Settings(BaseSettings):
     """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory."""
     max_waiting: int = Field(default=32, ge=0, le=100_000)
     """Most requests that wait (or upload) while all workers are busy; one more gets 503."""
+    max_queued_tiles: int = Field(default=1024, ge=1)
+    """Most tiles of all requests that are admitted and not answered, from the images' headers; one
+    more gets 503. An image that alone has more is taken when nothing else is queued."""
+    max_decoded_bytes: int = Field(default=2 * 1024**3, ge=1024)
+    """Most bytes of their decoded images, likewise."""
+    quota_requests_per_minute: int = Field(default=0, ge=0)
+    """Most requests of one caller in 60 seconds; one more gets 429. 0 sets no quota."""
+    cache_bytes: int = Field(default=0, ge=0)
+    """Bytes of results kept for the same file, model and parameters; 0 computes every answer."""
     max_batch_tiles: int = Field(default=4, ge=1, le=64)
-    """Tiles of one image given to the model in one call."""
+    """Most tiles, of any images, in one run on a GPU; and of one image in the queue twice over."""
+    batch_delay_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
+    """Longest wait in milliseconds for a GPU's batch to fill while other requests are at work."""
 
     # --- what it tells ---
+    otlp_endpoint: str | None = None
+    """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
+    none. Needs the extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; probes and metrics scrapes are logged at `debug`."""
     log_format: Literal["auto", "json", "console"] = "auto"

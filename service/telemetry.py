@@ -25,7 +25,40 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 PIXEL_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 BYTE_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class ShadowMetrics:
+    """How a candidate model compares with the served ones."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.images = Counter(
+            "karyon_shadow_images_total",
+            "Images of the candidate's share: compared, busy (left out), failed.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._nuclei = Counter(
+            "karyon_shadow_nuclei_total",
+            "Nuclei on the compared images, by who counted.",
+            ["model", "version", "counted_by"],
+            registry=registry,
+        )
+        self._difference = Histogram(
+            "karyon_shadow_count_difference_ratio",
+            "Absolute difference of the two counts of an image, divided by the one answered.",
+            ["model", "version"],
+            buckets=(0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+            registry=registry,
+        )
+
+    def compared(self, model: str, version: str, served: int, candidate: int) -> None:
+        """Count one comparison; `model` and `version` are the candidate's."""
+        self.images.labels("compared").inc()
+        self._nuclei.labels(model, version, "served").inc(served)
+        self._nuclei.labels(model, version, "candidate").inc(candidate)
+        self._difference.labels(model, version).observe(abs(candidate - served) / max(1, served))
 
 
 class Metrics:
@@ -67,8 +100,8 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "karyon_segment_stage_duration_seconds",
-            "Time of one stage of a segmentation: queue, decoding, tiling, inference, separation,"
-            " measurement, encoding.",
+            "Time of one stage of a segmentation: queue, decoding, tiling, inference (with its wait"
+            " for a lane), separation, measurement, quality, encoding.",
             ["stage"],
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
@@ -107,15 +140,60 @@ class Metrics:
         )
         self._abandoned = Counter(
             "karyon_requests_abandoned_total",
-            "Requests whose client went away before work began; their work was dropped.",
+            "Requests whose client went away; their work was dropped, or ended between two tiles.",
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "karyon_requests_refused_total",
+            "Requests refused before any work, by what was used up: places, tiles, decoded_bytes,"
+            " quota.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._deadlines = Counter(
+            "karyon_deadlines_exceeded_total",
+            "Requests whose X-Request-Timeout-Ms passed before their work was done.",
+            registry=self.registry,
+        )
+        self._cache_lookups = Counter(
+            "karyon_cache_lookups_total",
+            "Looks into the result cache, by result: hit, miss.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._cache_bytes = Gauge(
+            "karyon_cache_bytes", "Bytes that the result cache keeps.", registry=self.registry
+        )
+        self._tiles_queued = Gauge(
+            "karyon_tiles_queued", "Tiles that wait for a lane of a model.", registry=self.registry
+        )
+        self._batch_tiles = Histogram(
+            "karyon_batch_tiles",
+            "Tiles in one run of a model; always 1 on a CPU.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "karyon_batch_duration_seconds",
+            "Time of one run of a model, without the wait for it.",
+            buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
         self._model_info = Gauge(
             "karyon_model_info",
             "1 for each model that is loaded.",
-            ["model", "version", "digest", "provider"],
+            ["model", "version", "digest", "provider", "precision"],
             registry=self.registry,
         )
+        self._model_active = Gauge(
+            "karyon_model_active",
+            "1 for the version that answers to the bare name.",
+            ["model", "version"],
+            registry=self.registry,
+        )
+        self._shadow = ShadowMetrics(self.registry)
+        self.waiting = 0
+        self.working = 0
 
     def request_started(self) -> None:
         """Count a request in."""
@@ -141,6 +219,7 @@ class Metrics:
 
     def queue_changed(self, waiting: int, working: int) -> None:
         """Report the queue as it stands now."""
+        self.waiting, self.working = waiting, working
         self._waiting.set(waiting)
         self._working.set(working)
 
@@ -148,9 +227,56 @@ class Metrics:
         """Count work that was dropped because its client went away."""
         self._abandoned.inc()
 
-    def model_loaded(self, name: str, version: str, digest: str, provider: str) -> None:
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused before any work; `reason` is what was used up."""
+        self._refused.labels(reason).inc()
+
+    def deadline_exceeded(self) -> None:
+        """Count work that was dropped because its caller's time ran out."""
+        self._deadlines.inc()
+
+    def cache_looked_up(self, *, hit: bool) -> None:
+        """Count a look into the result cache."""
+        self._cache_lookups.labels("hit" if hit else "miss").inc()
+
+    def cache_changed(self, size_bytes: int) -> None:
+        """Show the bytes that the result cache keeps."""
+        self._cache_bytes.set(size_bytes)
+
+    def tiles_queued(self, change: int) -> None:
+        """Add to the tiles that wait for a lane; negative where they wait no longer."""
+        self._tiles_queued.inc(change)
+
+    def batch_ran(self, tiles: int, duration_s: float) -> None:
+        """Count one run of a model."""
+        self._batch_tiles.observe(tiles)
+        self._batch_seconds.observe(duration_s)
+
+    def model_loaded(
+        self, name: str, version: str, digest: str, provider: str, precision: str
+    ) -> None:
         """Show a loaded model."""
-        self._model_info.labels(name, version, digest, provider).set(1)
+        self._model_info.labels(name, version, digest, provider, precision).set(1)
+
+    def model_retired(
+        self, name: str, version: str, digest: str, provider: str, precision: str
+    ) -> None:
+        """Show a model no more."""
+        self._model_info.remove(name, version, digest, provider, precision)
+
+    def model_active(self, name: str, version: str, previous: str | None) -> None:
+        """Show which version answers to its bare name, and no more which did before."""
+        if previous is not None:
+            self._model_active.labels(name, previous).set(0)
+        self._model_active.labels(name, version).set(1)
+
+    def shadow_compared(self, model: str, version: str, served: int, candidate: int) -> None:
+        """Count a comparison of a candidate's count with the one that was answered."""
+        self._shadow.compared(model, version, served, candidate)
+
+    def shadow_passed(self, outcome: str) -> None:
+        """Count an image that the candidate should have seen: `busy` or `failed`."""
+        self._shadow.images.labels(outcome).inc()
 
     def segmented(
         self,

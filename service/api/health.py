@@ -37,7 +37,10 @@ async def get_readiness(state: StateDependency) -> schemas.Readiness:
         status="ready",
         canaries=[
             schemas.CanaryAnswer(
-                model=canary.model, provider=canary.provider, duration_ms=canary.duration_ms
+                model=canary.model,
+                provider=canary.provider,
+                precision=canary.precision,
+                duration_ms=canary.duration_ms,
             )
             for canary in state.canaries
         ],

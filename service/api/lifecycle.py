@@ -19,7 +19,14 @@ class Lifecycle:
     Attributes:
         phase: Where the process stands.
         start_up_error: Why it could not start, in words for the operator.
+        fatal_error: Why it must end, in words for the operator.
     """
 
     phase: Phase = Phase.STARTING
     start_up_error: str | None = None
+    fatal_error: str | None = None
+
+    def fail(self, error: Exception) -> None:
+        """Take no more work and let the server end the process: what failed will not heal in it."""
+        self.fatal_error = str(error)
+        self.phase = Phase.DRAINING

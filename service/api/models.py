@@ -20,7 +20,9 @@ def _summary(session: ModelSession, state: ServiceState) -> dict[str, object]:
         "default": session is state.repository.get(None),
         "architecture": contract.architecture,
         "description": contract.description,
+        "active": session is state.repository.get(contract.name),
         "provider": session.provider,
+        "precision": session.precision,
         "mpp": contract.input.mpp,
     }
 
@@ -64,7 +66,7 @@ async def list_models(state: StateDependency) -> schemas.ModelList:
 async def get_model(name: str, state: StateDependency) -> Response:
     """The contract of a model: tensors, thresholds, training data and licences, metrics.
 
-    `name` is a name, for its newest version, or `name:version`.
+    `name` is a name, for its active version, or `name:version`.
     """
     session = state.repository.get(name)
     detail = schemas.ModelDetail.model_validate(

@@ -148,13 +148,13 @@ class SegmentationAnswer(_Answer):
     """The result of `POST /segment`."""
 
     id: str = Field(examples=["0f8c2f1e7b5d4c7f9a3a6a1f3f1f9a10"])
-    """Identifier of this result, new for each request."""
+    """Identifier of this answer, new for each request."""
     status: Literal["preliminary"]
     """A result stays preliminary until a person has reviewed it."""
     research_use_only: str = Field(examples=[RESEARCH_USE_ONLY])
     """What the result may be used for."""
     created_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
-    """When the result was made."""
+    """When the answer was made."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     density_per_mm2: float | None = Field(examples=[7507.3])
@@ -173,6 +173,11 @@ class SegmentationAnswer(_Answer):
     """The model that made it."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The onnxruntime execution provider that really ran."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What the model computed in."""
+    cached: bool = Field(examples=[False])
+    """Whether the segmentation was computed for an earlier request of the same file, model and
+    parameters. `id` and `created_utc` are this answer's own."""
     image: ImageDescription
     """The image as it was read."""
     parameters: UsedParameters
@@ -198,8 +203,12 @@ class ModelSummary(ModelReference):
     """Name of the network."""
     description: str
     """In a sentence."""
+    active: bool
+    """Whether this version answers to the bare name."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really runs it."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computes in."""
     mpp: float = Field(examples=[0.25])
     """Micrometres a pixel that the model wants."""
 
@@ -218,6 +227,19 @@ class ModelDetail(ModelSummary):
 
     contract: ModelContract
     """Tensors, thresholds, training data and licences, metrics."""
+
+
+class ActivationAnswer(ModelReference):
+    """A version answers to its bare name now."""
+
+    previous: str | None = Field(examples=["1.0.0"])
+    """The version that did before; null where there was none."""
+    provider: str = Field(examples=["CPUExecutionProvider"])
+    """The execution provider that really runs it."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computes in."""
+    persisted: bool
+    """Whether the next start makes the same choice; false where the models folder is read-only."""
 
 
 class Liveness(_Answer):
@@ -241,6 +263,8 @@ class CanaryAnswer(_Answer):
     """Name and version."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really ran."""
+    precision: Literal["fp32", "bf16", "int8", "fp16"]
+    """What it computed in."""
     duration_ms: float = Field(ge=0.0)
     """Milliseconds of the warm run."""
 

@@ -7,13 +7,18 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.quota import CallerQuota
 from service.api.work import QueueObserver, WorkPool
+from service.canary import Canary
 from service.errors import NotReadyError
 from service.inference.repository import ModelRepository
-from service.inference.session import ModelSession
+from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
+from service.shadow import Shadow
+from service.tracing import Tracing
 
 
 class Observer(QueueObserver, Protocol):
@@ -44,37 +49,36 @@ class Observer(QueueObserver, Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Canary:
-    """The result of the segmentation that each start-up makes before it calls itself ready.
-
-    Attributes:
-        model: `name:version` of the model.
-        provider: Execution provider that really ran it.
-        duration_ms: Milliseconds of the second, warm run.
-    """
-
-    model: str
-    provider: str
-    duration_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class ServiceState:
     """Everything that the lifespan opened.
 
     Attributes:
         settings: The frozen settings.
-        repository: The loaded models.
-        segmenters: One segmenter for each loaded session, by `name:version`.
+        roster: The models, each with its segmenter.
         pool: The one pool in which work runs.
-        canaries: One canary result for each model.
+        cache: Results kept for the same question again.
+        quota: Counts the requests of each caller.
+        tracing: Keeps the spans of requests and batches.
+        shadow: The candidate that sees a share of the traffic, where one is set.
     """
 
     settings: Settings
-    repository: ModelRepository
-    segmenters: Mapping[str, Segmenter]
+    roster: Roster
     pool: WorkPool
-    canaries: tuple[Canary, ...]
+    cache: ResultCache
+    quota: CallerQuota
+    tracing: Tracing
+    shadow: Shadow | None = None
+
+    @property
+    def repository(self) -> ModelRepository:
+        """The loaded models."""
+        return self.roster.repository
+
+    @property
+    def canaries(self) -> tuple[Canary, ...]:
+        """One canary result for each model."""
+        return self.roster.canaries
 
     def segmenter(self, model: str | None) -> Segmenter:
         """Return the segmenter of a model, the default one for None.
@@ -82,12 +86,13 @@ class ServiceState:
         Raises:
             UnknownModelError: No such model is loaded.
         """
-        return self.segmenters[model_key(self.repository.get(model))]
+        return self.roster.segmenter(model)
 
-
-def model_key(session: ModelSession) -> str:
-    """Return `name:version` of a session."""
-    return f"{session.contract.name}:{session.contract.version}"
+    def close(self) -> None:
+        """End the pool, then the engines that its last work used. Blocking."""
+        self.pool.close()
+        self.roster.close()
+        self.tracing.close()
 
 
 async def get_lifecycle(request: Request) -> Lifecycle:

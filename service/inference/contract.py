@@ -188,6 +188,46 @@ class VerificationSpec(_Spec):
     """What it was compared with, with its version."""
 
 
+class VariantAccuracy(_Spec):
+    """What a reduced precision costs, against the same file in float32.
+
+    Both were run through the service's own segmentation on the same images.
+    """
+
+    dataset: Text
+    """Name of the data set."""
+    split: Text
+    """Which part of it, and what role that part had."""
+    images: int = Field(ge=1)
+    """Images measured on."""
+    dice_change: float
+    """Pooled Dice less that of float32, -1..1; negative is worse."""
+    count_bias_change_points: float
+    """Count bias less that of float32, in percentage points."""
+
+
+class VariantSpec(_Spec):
+    """Says that a file is a smaller, faster form of another one."""
+
+    precision: Literal["int8", "fp16"]
+    """`int8`: quantised to 8 bits where that kept the accuracy. `fp16`: computes in float16."""
+    reference_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 of the `model.onnx` beside it, hexadecimal."""
+    accuracy: VariantAccuracy
+    """What it costs."""
+
+
+class ReducedPrecisionSpec(_Spec):
+    """A precision that a provider may run this very file in, found accurate enough."""
+
+    precision: Literal["bf16"]
+    """`bf16`: convolutions in bfloat16."""
+    provider: Literal["openvino"]
+    """What ran it."""
+    accuracy: VariantAccuracy
+    """What it costs."""
+
+
 class ModelContract(_Spec):
     """The whole metadata of one model file, contract version 1."""
 
@@ -221,6 +261,13 @@ class ModelContract(_Spec):
     """What was measured, and on which split."""
     verification: VerificationSpec
     """Parity with the trained model."""
+    weight_storage: Literal["float32", "float16"] = "float32"
+    """How the file stores its large weights. The graph computes in float32 either way: those stored
+    in float16 were rounded in the trained model, before the comparison with Keras."""
+    variant: VariantSpec | None = None
+    """What the file is a variant of; null in the reference file, `model.onnx`."""
+    reduced_precisions: tuple[ReducedPrecisionSpec, ...] = ()
+    """Precisions without a file of their own that this file was measured in and accepted."""
 
     def to_metadata(self) -> dict[str, str]:
         """Return the entry that the exporter writes into the file's metadata."""

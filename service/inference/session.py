@@ -1,41 +1,52 @@
 """One model file, loaded and checked: an onnxruntime session that keeps the model contract."""
 
-import contextlib
+import functools
 import hashlib
-import importlib.metadata
-import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Self
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
-from service.errors import ModelContractError, ProviderError
-from service.inference.contract import INPUT_NAME, OUTPUT_NAME, ModelContract, parse_contract
-from service.inference.processors import usable_processors
-
-Provider = Literal["auto", "cpu", "cuda"]
-
-CPU_PROVIDER: Final = "CPUExecutionProvider"
-CUDA_PROVIDER: Final = "CUDAExecutionProvider"
-
-# All of them own the module folder `onnxruntime`.
-_DISTRIBUTIONS: Final = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-training",
-    "onnxruntime-rocm",
+from service.errors import FatalProviderError, ModelContractError, ProviderError
+from service.inference.binding import BoundRunner
+from service.inference.contract import ModelContract, parse_contract
+from service.inference.golden import (
+    Golden,
+    GoldenResult,
+    check_golden,
+    make_golden,
+    read_golden,
 )
-_FATAL_ONLY: Final = 4
-_CUDA_OPTIONS: Final = {
-    # The exhaustive search costs half a second for each new shape, the heuristic 2 ms.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    # Grow by what is asked for, not by powers of two that are never given back.
-    "arena_extend_strategy": "kSameAsRequested",
-}
+from service.inference.graph import check_canary, check_tensors, check_variant, run_once
+from service.inference.installation import check_distributions
+from service.inference.precision import Precision
+from service.inference.providers import (
+    CPU_PROVIDER,
+    ON_NVIDIA,
+    Provider,
+    RealProvider,
+    RuntimeOptions,
+    create_session,
+    is_available,
+    open_provider,
+)
+
+# After these the CUDA context of the process is lost: every later call fails, whatever it does.
+# Codes and names of `enum cudaError` (CUDA Runtime API, Error Handling); running out of memory is
+# none of them.
+_STICKY_CUDA_ERROR: Final = re.compile(
+    r"CUDA (?:failure|error) (?:46|214|220|226|700|702|71[0-9])\b"
+    r"|cudaError(?:IllegalAddress|LaunchTimeout|LaunchFailure|HardwareStackError"
+    r"|IllegalInstruction|MisalignedAddress|InvalidAddressSpace|InvalidPc|Assert"
+    r"|ECCUncorrectable|DevicesUnavailable)"
+    r"|illegal memory access|unspecified launch failure|uncorrectable ECC error"
+    r"|device-side assert",
+    re.IGNORECASE,
+)
 
 
 class ModelSession:
@@ -47,45 +58,138 @@ class ModelSession:
         contract: What the file says of itself.
         digest: SHA-256 of the file, hexadecimal.
         provider: Execution provider that really runs, for example `CPUExecutionProvider`.
+        precision: What it computes in.
         path: The file.
+        golden: How near it came in the self-test; None where there was nothing to compare with.
+        passed_over: Why no faster way to run the model was taken, one sentence each.
+        on_fatal: Called once a run has failed so that none will succeed in this process.
     """
 
-    def __init__(self, path: Path, digest: str, contract: ModelContract, session: Any) -> None:
+    def __init__(
+        self,
+        path: Path,
+        digest: str,
+        contract: ModelContract,
+        session: Any,
+        *,
+        precision: Precision = "fp32",
+        golden: GoldenResult | None = None,
+        device_id: int = 0,
+    ) -> None:
         self.path = path
         self.digest = digest
         self.contract = contract
         self.provider: str = session.get_providers()[0]
+        self.precision: Precision = precision
+        self.golden = golden
+        self.passed_over: tuple[str, ...] = ()
+        self.on_fatal: Callable[[FatalProviderError], None] | None = None
         self._session = session
+        self._bound = (
+            BoundRunner(session, len(contract.output.channels), device="cuda", device_id=device_id)
+            if self.provider in ON_NVIDIA
+            else None
+        )
 
     @classmethod
-    def load(cls, path: Path, *, provider: Provider = "auto", threads: int = 0) -> Self:
-        """Load a model file, check it against its contract and run it once.
+    def load(
+        cls,
+        path: Path,
+        *,
+        provider: Provider = "auto",
+        threads: int = 0,
+        precision: Precision | None = None,
+        options: RuntimeOptions | None = None,
+        reference: Self | None = None,
+    ) -> Self:
+        """Load this very file, check it against its contract and run it once.
+
+        `service.inference.choice.load_best` chooses among the files of a version.
 
         Args:
             path: The `.onnx` file.
-            provider: `cpu`; `cuda`, which fails unless the GPU really runs the model; or `auto`,
-                which is `cuda` where that works and `cpu` elsewhere.
+            provider: `cpu`, the default provider of onnxruntime; `openvino`, `cuda` or `tensorrt`,
+                which fail unless they really run the model; or `auto`, which is `cuda` where that
+                works and `cpu` elsewhere.
             threads: Threads of one run on the CPU; 0 takes as many as there are processors for
                 this process.
+            precision: None for the file's own; `bf16` runs a float32 file in bfloat16.
+            options: How to use the machine; `threads` is then taken from here.
+            reference: The model that this file must be a variant of.
 
         Returns:
             The session.
 
         Raises:
-            ModelContractError: The file cannot be read, is not ONNX, or breaks the contract.
-            ProviderError: CUDA was asked for and does not run, or several onnxruntime
-                distributions are installed over each other.
+            ModelContractError: The file cannot be read, is not ONNX, breaks the contract, is of
+                another precision, or fails the self-test.
+            ProviderError: The provider does not run, or several onnxruntime distributions are
+                installed over each other.
         """
         check_distributions()
+        options = options or RuntimeOptions(threads=threads)
         try:
             content = path.read_bytes()
         except OSError as error:
             raise ModelContractError(f"{_short(path)}: cannot be read: {error.strerror}") from error
         try:
-            session, contract = _open(content, provider, threads)
+            # The CPU comes first whatever was asked for: it tells a bad file from a bad GPU.
+            checked = _check_file(path, content, precision, provider, options)
+            if reference is not None:
+                check_variant(checked.contract, reference.contract, reference.digest)
+            if provider == "cpu" or (provider == "auto" and not is_available("cuda")):
+                return cls._finish(checked, checked.on_cpu)
+            if provider != "auto":
+                return cls._accelerate(checked, provider)
+            try:
+                return cls._accelerate(checked, "cuda")
+            except ProviderError as error:
+                loaded = cls._finish(checked, checked.on_cpu)
+                loaded.passed_over = (str(error),)
+                return loaded
         except ModelContractError as error:
             raise ModelContractError(f"{_short(path)}: {error}") from error
-        return cls(path, hashlib.sha256(content).hexdigest(), contract, session)
+
+    @classmethod
+    def _accelerate(cls, checked: "_CheckedFile", provider: RealProvider) -> Self:
+        """Open a file on a provider that must run it, or raise ProviderError."""
+        session = open_provider(
+            checked.content,
+            provider,
+            checked.precision,
+            checked.contract.input,
+            checked.options,
+        )
+        try:
+            check_canary(session, checked.contract)
+            return cls._finish(checked, session)
+        except ModelContractError as error:
+            raise ProviderError(f"{provider} does not run the model: {error}") from error
+
+    @classmethod
+    def _finish(cls, checked: "_CheckedFile", session: Any) -> Self:
+        """Test a session against the golden tile, and wrap it."""
+        contract, golden, result = checked.contract, checked.golden, None
+        if golden is None and session is not checked.on_cpu:
+            golden = make_golden(
+                functools.partial(run_once, checked.on_cpu), contract.input.divisor
+            )
+        if golden is not None:
+            result = check_golden(
+                functools.partial(run_once, session),
+                golden,
+                checked.precision,
+                contract.separation.probability_threshold,
+            )
+        return cls(
+            checked.path,
+            hashlib.sha256(checked.content).hexdigest(),
+            contract,
+            session,
+            precision=checked.precision,
+            golden=result,
+            device_id=checked.options.device_id,
+        )
 
     def run(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Run the model; the result does not depend on how tiles are put into batches.
@@ -98,17 +202,33 @@ class ModelSession:
 
         Raises:
             ValueError: `tiles` has not the shape or dtype above.
+            FatalProviderError: The device is lost; the process must end.
         """
         divisor = self.contract.input.divisor
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
             raise ValueError(f"tiles of shape {tiles.shape}, {tiles.dtype}: not (N, H, W, 3) uint8")
         if 0 in tiles.shape or tiles.shape[1] % divisor or tiles.shape[2] % divisor:
             raise ValueError(f"tiles of shape {tiles.shape}: sides are no multiples of {divisor}")
-        if self.provider == CUDA_PROVIDER:
-            return _run(self._session, tiles)
+        if self._bound is not None:
+            return self._run_on_device(self._bound, tiles)
         # A batch gains nothing on a CPU that one tile keeps busy, and its memory is never given
         # back: four tiles of 512 px left 768 MB resident, four runs of one tile 265 MB.
-        return np.concatenate([_run(self._session, tiles[i : i + 1]) for i in range(len(tiles))])
+        return np.concatenate(
+            [run_once(self._session, tiles[i : i + 1]) for i in range(len(tiles))]
+        )
+
+    def _run_on_device(self, bound: BoundRunner, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        try:
+            return bound.run(tiles)
+        except Exception as error:
+            if _STICKY_CUDA_ERROR.search(str(error)) is None:
+                raise
+            fatal = FatalProviderError(
+                f"{self.provider} has failed for good; this process takes no more work and ends."
+            )
+            if self.on_fatal is not None:
+                self.on_fatal(fatal)
+            raise fatal from error
 
     def warm_up(self) -> None:
         """Run one full tile, so that the first caller does not pay for first-time allocation."""
@@ -116,132 +236,55 @@ class ModelSession:
         self.run(np.zeros((1, side, side, 3), dtype=np.uint8))
 
 
-def check_distributions() -> None:
-    """Refuse an environment in which onnxruntime wheels overwrite each other.
+@dataclass(frozen=True, slots=True)
+class _CheckedFile:
+    """A file that keeps its contract on the CPU, and how it is to be run."""
 
-    Raises:
-        ProviderError: More than one distribution owns the module folder `onnxruntime`.
-    """
-    installed = []
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            installed.append(f"{name} {importlib.metadata.version(name)}")
-    if len(installed) > 1:
-        raise ProviderError(
-            f"{' and '.join(installed)} are installed in one folder and break each other; "
-            "make a fresh environment with exactly one of them"
-        )
+    path: Path
+    content: bytes
+    contract: ModelContract
+    precision: Precision
+    golden: Golden | None
+    on_cpu: Any
+    options: RuntimeOptions
 
 
-def _open(content: bytes, provider: Provider, threads: int) -> tuple[Any, ModelContract]:
-    """Return the checked session of the provider, and the contract."""
-    # The CPU session comes first whatever was asked for: it tells a bad file from a bad GPU.
-    session = _create(content, [CPU_PROVIDER], threads)
-    contract = parse_contract(session.get_modelmeta().custom_metadata_map)
-    _check_tensors(session, contract)
-    _check_canary(session, contract)
-    if provider == "cpu":
-        return session, contract
-    try:
-        return _open_cuda(content, contract, threads), contract
-    except ProviderError:
-        if provider == "cuda":
-            raise
-        return session, contract
+def _check_file(
+    path: Path,
+    content: bytes,
+    precision: Precision | None,
+    provider: Provider,
+    options: RuntimeOptions,
+) -> _CheckedFile:
+    """Check a file on the CPU, or raise ModelContractError."""
+    on_cpu = create_session(content, [CPU_PROVIDER], options.threads)
+    contract = parse_contract(on_cpu.get_modelmeta().custom_metadata_map)
+    check_tensors(on_cpu, contract)
+    check_canary(on_cpu, contract)
+    channels = len(contract.output.channels)
+    return _CheckedFile(
+        path=path,
+        content=content,
+        contract=contract,
+        precision=_resolve_precision(contract, precision, provider),
+        golden=read_golden(path.parent, contract.input.divisor, channels),
+        on_cpu=on_cpu,
+        options=options,
+    )
 
 
-def _open_cuda(content: bytes, contract: ModelContract, threads: int) -> Any:
-    """Return a session that was seen to run on the GPU, or raise ProviderError."""
-    if CUDA_PROVIDER not in onnxruntime.get_available_providers():
-        raise ProviderError(
-            "this onnxruntime has no CUDA provider; install the extra `gpu` instead of `cpu`"
-        )
-    if hasattr(onnxruntime, "preload_dlls"):
-        # It prints what it does not find; the provider read back below is what counts.
-        with contextlib.redirect_stdout(io.StringIO()):
-            onnxruntime.preload_dlls()
-    try:
-        session = _create(content, [(CUDA_PROVIDER, _CUDA_OPTIONS), CPU_PROVIDER], threads)
-    except ModelContractError as error:
-        raise ProviderError(f"CUDA does not start: {error}") from error
-    # onnxruntime falls back to the CPU in silence when a library or the driver is missing.
-    if session.get_providers()[0] != CUDA_PROVIDER:
-        raise ProviderError(
-            "CUDA was asked for and onnxruntime fell back to the CPU; check the NVIDIA driver, and "
-            "that CUDA and cuDNN are those that this onnxruntime-gpu was built for"
-        )
-    try:
-        _check_canary(session, contract)
-    except ModelContractError as error:
-        raise ProviderError(f"CUDA does not run the model: {error}") from error
-    return session
-
-
-def _create(content: bytes, providers: list[Any], threads: int) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL_ONLY  # what fails is raised here, not printed there
-    options.intra_op_num_threads = threads or usable_processors()
-    options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    # A pattern is one block for all of a run's tensors, kept for each shape ever seen: 50 to
-    # 100 MB more after a few image sizes, and no faster. The arena stays: a run without it takes
-    # 40 % longer.
-    options.enable_mem_pattern = False
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=providers)
-    except Exception as error:
-        raise ModelContractError(f"onnxruntime cannot load it: {_first_line(error)}") from error
-
-
-def _check_tensors(session: Any, contract: ModelContract) -> None:
-    """Compare the graph's inputs and outputs with the contract."""
-    for kind, tensors, name, depth in (
-        ("input", session.get_inputs(), INPUT_NAME, 3),
-        ("output", session.get_outputs(), OUTPUT_NAME, len(contract.output.channels)),
-    ):
-        names = [tensor.name for tensor in tensors]
-        if names != [name]:
-            raise ModelContractError(f"the graph's {kind}s are {names}, not ['{name}']")
-        tensor = tensors[0]
-        if tensor.type != "tensor(uint8)":
-            raise ModelContractError(f"{kind} '{name}' is {tensor.type}, not tensor(uint8)")
-        if len(tensor.shape) != 4 or tensor.shape[3] != depth:
-            raise ModelContractError(
-                f"{kind} '{name}' has shape {tensor.shape}, not (N, H, W, {depth})"
-            )
-        fixed = [size for size in tensor.shape[:3] if isinstance(size, int)]
-        if fixed:
-            raise ModelContractError(
-                f"{kind} '{name}' has shape {tensor.shape}; N, H and W must be dynamic"
-            )
-
-
-def _check_canary(session: Any, contract: ModelContract) -> None:
-    """Run the smallest batch of unequal sides that the contract allows."""
-    divisor = contract.input.divisor
-    tiles = np.zeros((2, divisor, 2 * divisor, 3), dtype=np.uint8)
-    expected = (*tiles.shape[:3], len(contract.output.channels))
-    try:
-        maps = _run(session, tiles)
-    except Exception as error:
-        raise ModelContractError(
-            f"it does not run on tiles of {divisor} x {2 * divisor} px: {_first_line(error)}"
-        ) from error
-    if maps.shape != expected or maps.dtype != np.uint8:
-        raise ModelContractError(
-            f"it turns {tiles.shape} into {maps.shape}, {maps.dtype}, not {expected}, uint8"
-        )
-
-
-def _run(session: Any, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    maps: NDArray[np.uint8] = session.run([OUTPUT_NAME], {INPUT_NAME: tiles})[0]
-    return maps
+def _resolve_precision(
+    contract: ModelContract, asked: Precision | None, provider: Provider
+) -> Precision:
+    """Return what the file will be run in, or refuse what it is not made for."""
+    own: Precision = contract.variant.precision if contract.variant is not None else "fp32"
+    if asked is None or asked == own:
+        return own
+    if asked == "bf16" and own == "fp32" and provider == "openvino":
+        return asked
+    raise ModelContractError(f"the file computes in {own}, not in {asked}")
 
 
 def _short(path: Path) -> str:
     """Name a file without telling where the repository lies."""
     return "/".join(path.parts[-3:])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -80,6 +80,7 @@ def test_a_release_is_complete_and_leaves_no_scraps(released: Path) -> None:
     assert sorted(path.name for path in released.iterdir()) == [
         "calibration.json",
         "card.md",
+        "golden.npz",
         "metrics.json",
         "model.onnx",
         "predictions.jpg",

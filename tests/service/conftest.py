@@ -64,6 +64,9 @@ def tiny_contract_document(**changes: Any) -> dict[str, Any]:
         },
         "metrics": [],
         "verification": {"max_difference": 0, "tiles": 1, "against": "itself"},
+        "weight_storage": "float32",
+        "variant": None,
+        "reduced_precisions": [],
     }
     document.update(changes)
     return document

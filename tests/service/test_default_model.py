@@ -32,7 +32,7 @@ def session() -> ModelSession:
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[TestClient]:
-    with TestClient(create_app(Settings(provider="cpu"))) as client:
+    with TestClient(create_app(Settings(provider="cpu", precision="fp32"))) as client:
         yield client
 
 

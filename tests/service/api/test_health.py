@@ -19,6 +19,7 @@ def test_probes_answer(client: TestClient) -> None:
     ready = schemas.Readiness.model_validate(client.get("/health/ready").json())
     assert {canary.model for canary in ready.canaries} >= {"tiny:1.1.0", "tiny_onechannel:1.0.0"}
     assert all(canary.provider == "CPUExecutionProvider" for canary in ready.canaries)
+    assert all(canary.precision == "fp32" for canary in ready.canaries)
     assert all(canary.duration_ms > 0 for canary in ready.canaries)
 
 

@@ -14,7 +14,9 @@ def test_models_are_listed(client: TestClient, tiny_models_dir: Path) -> None:
     path = tiny_models_dir / "tiny" / "1.1.0" / "model.onnx"
     newest = by_name["tiny", "1.1.0"]
     assert newest.digest == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert newest.provider == "CPUExecutionProvider"
+    assert (newest.provider, newest.precision) == ("CPUExecutionProvider", "fp32")
+    assert newest.active
+    assert not by_name["tiny", "1.0.0"].active
     assert ("tiny_onechannel", "1.0.0") in by_name
 
 

@@ -41,7 +41,7 @@ def test_multipart_answers_json_by_default(client: TestClient, he_png: bytes) ->
     assert (body["image"]["width"], body["image"]["height"]) == (256, 256)
     assert body["image"]["format"] == "png"
     assert body["model"]["name"] == "tiny"
-    assert body["provider"] == "CPUExecutionProvider"
+    assert (body["provider"], body["precision"]) == ("CPUExecutionProvider", "fp32")
     assert "nuclei" not in body
     assert "mask" not in body
     stages = {"queue", "decoding", "inference", "separation", "total"}
@@ -129,6 +129,7 @@ def test_png_carries_the_figures_in_headers(client: TestClient, he_png: bytes, k
     assert response.headers["x-karyon-model"] == f"tiny:{plain['model']['version']}"
     assert response.headers["x-karyon-model-digest"] == plain["model"]["digest"]
     assert response.headers["x-karyon-provider"] == plain["provider"]
+    assert response.headers["x-karyon-precision"] == plain["precision"]
     assert len(response.headers["x-karyon-id"]) == 32
     picture = decode(response.content)
     assert picture.shape[:2] == (256, 256)

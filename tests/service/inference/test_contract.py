@@ -74,7 +74,50 @@ def test_committed_schema_is_valid_and_accepts_a_contract(contract_document: Mak
     jsonschema.validate(contract_document(), schema, jsonschema.Draft202012Validator)
 
 
+ACCURACY = {
+    "dataset": "tnbc",
+    "split": "validation",
+    "images": 7,
+    "dice_change": -0.001,
+    "count_bias_change_points": 0.4,
+}
+
+
+def test_variants_and_reduced_precisions_survive_the_round_trip(
+    contract_document: MakeDocument,
+) -> None:
+    variant = contract_document(
+        variant={"precision": "int8", "reference_sha256": "a" * 64, "accuracy": ACCURACY}
+    )
+    reference = contract_document(
+        weight_storage="float16",
+        reduced_precisions=[{"precision": "bf16", "provider": "openvino", "accuracy": ACCURACY}],
+    )
+    schema = json.loads(SCHEMA_FILE.read_text(encoding="utf-8"))
+    for document in (variant, reference):
+        assert json.loads(parse(document).to_metadata()[CONTRACT_KEY]) == document
+        jsonschema.validate(document, schema, jsonschema.Draft202012Validator)
+
+
+def test_files_from_before_variants_are_still_read(contract_document: MakeDocument) -> None:
+    document = contract_document()
+    for field in ("weight_storage", "variant", "reduced_precisions"):
+        del document[field]
+    contract = parse(document)
+    assert contract.variant is None
+    assert contract.reduced_precisions == ()
+    assert contract.weight_storage == "float32"
+
+
 INVALID = [
+    ("variant", {"precision": "int8"}, "variant"),
+    (
+        "variant",
+        {"precision": "bf16", "reference_sha256": "a" * 64, "accuracy": ACCURACY},
+        "variant",
+    ),
+    ("reduced_precisions", [{"precision": "int8"}], "reduced_precisions"),
+    ("weight_storage", "int8", "weight_storage"),
     ("name", ..., "name"),
     ("name", "Bad Name/../x", "name"),
     ("version", "1.0", "version"),

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from service.errors import ModelContractError, UnknownModelError
-from service.inference.repository import ModelRepository, embedded_models_dir, version_order
+from service.inference.repository import ModelRepository, embedded_models_dir
+from service.inference.source import version_order
 
 MakeModel = Callable[..., Path]
 
