@@ -14,7 +14,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve install-serve install-dev test check format lock train export bench clean
+.PHONY: help serve install-serve install-dev test check format lock train export bench image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -50,6 +50,9 @@ export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-
 bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 	$(DEV)python -m benchmarks.separation
 	$(DEV)python -m benchmarks.http_overhead
+
+image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on Debian; 5 GB; not in CI)
+	deploy/image_check.sh $(IMAGE_CHECK_DIR)
 
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
