@@ -20,11 +20,15 @@ from starlette.middleware import Middleware
 
 from service import __version__
 from service.api import health, models, pages, problem_types, schemas, segment
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
+from service.api.quota import CallerQuota
 from service.api.state import Canary, ServiceState, model_key
 from service.api.work import WorkPool
+from service.engine import Engine, open_engine
 from service.errors import KaryonError, ModelContractError
+from service.inference.lanes import plan_lanes
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.middleware import (
     AccessLogMiddleware,
@@ -88,21 +92,17 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
         provider=settings.provider,
-        threads=settings.threads,
+        threads=plan_lanes(settings.concurrency, settings.threads).threads,
     )
-    segmenters: dict[str, Segmenter] = {}
+    # OpenCV's own threads would only fight with those of the workers and of the model.
+    cv2.setNumThreads(1)
+    engines: dict[str, Engine] = {}
     canaries: list[Canary] = []
     for session in repository.all():
         key = model_key(session)
-        session.warm_up()
-        segmenters[key] = Segmenter(
-            session,
-            max_batch_tiles=settings.max_batch_tiles,
-            max_pixels=settings.max_pixels,
-        )
-        canaries.append(
-            _sing(segmenters[key], key, session.provider, session.contract.input.tile_px)
-        )
+        engines[key] = open_engine(session, settings, metrics)
+        segmenter = engines[key].segmenter
+        canaries.append(_sing(segmenter, key, session.provider, session.contract.input.tile_px))
         metrics.model_loaded(
             session.contract.name, session.contract.version, session.digest, session.provider
         )
@@ -110,9 +110,19 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         workers=settings.workers,
         max_waiting=settings.max_waiting,
         observer=metrics,
-        expected_service_s=max(canary.duration_ms for canary in canaries) / 1000.0,
+        max_queued_tiles=settings.max_queued_tiles,
+        max_decoded_bytes=settings.max_decoded_bytes,
+        expected_tile_s=max(canary.duration_ms for canary in canaries) / 1000.0,
     )
-    return ServiceState(settings, repository, segmenters, pool, tuple(canaries))
+    return ServiceState(
+        settings=settings,
+        repository=repository,
+        engines=engines,
+        pool=pool,
+        cache=ResultCache(settings.cache_bytes, metrics),
+        quota=CallerQuota(settings.quota_requests_per_minute),
+        canaries=tuple(canaries),
+    )
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
-            await asyncio.to_thread(state.pool.close)
+            await asyncio.to_thread(state.close)
 
     app = FastAPI(
         title="Karyon",

@@ -53,6 +53,28 @@ class NotAcceptableError(KaryonError):
     """None of the representations that the client accepts can be made."""
 
 
+class DeadlineExceededError(KaryonError):
+    """The time that the caller gave the request ran out before its answer."""
+
+
+class QuotaExceededError(KaryonError):
+    """The caller has used up its own quota; others are served.
+
+    Attributes:
+        retry_after_s: Whole seconds until the quota is full again, at least 1.
+        headers: What the answer says of the quota.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int, headers: dict[str, str]) -> None:
+        super().__init__(message)
+        self.retry_after_s = max(1, retry_after_s)
+        self.headers = headers
+
+
+class ClientGoneError(KaryonError):
+    """The client closed the connection before its work was done; nobody reads an answer."""
+
+
 # --- ours, or the operator's, fault ---------------------------------------------------------
 
 

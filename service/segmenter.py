@@ -7,6 +7,7 @@ is what is served.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -15,7 +16,10 @@ from numpy.typing import NDArray
 
 from service.clock import Clock
 from service.errors import ImageTooLargeError, InvalidParameterError
+from service.inference.runner import DirectRunner, TileRunner, Tiles
 from service.inference.session import ModelSession
+from service.inference.shapes import side_step_px
+from service.inference.ticket import Ticket
 from service.segmentation.instances import separate
 from service.segmentation.measurements import Nucleus, measure
 from service.segmentation.quality import QualityFlag, assess_quality
@@ -118,16 +122,23 @@ class Segmenter:
     """Segments images with one model. Safe to call from several threads at once."""
 
     def __init__(
-        self, session: ModelSession, *, max_batch_tiles: int = 4, max_pixels: int = 64_000_000
+        self,
+        session: ModelSession,
+        *,
+        runner: TileRunner | None = None,
+        max_batch_tiles: int = 4,
+        max_pixels: int = 64_000_000,
     ) -> None:
         """Take a loaded model.
 
         Args:
             session: The model.
-            max_batch_tiles: Most tiles in one run; bounds the memory of a run.
+            runner: Who runs the tiles on it; default this very thread.
+            max_batch_tiles: Most tiles of an image handed to the runner at once; bounds memory.
             max_pixels: Most pixels that an image may have once it is at the model's resolution.
         """
         self._session = session
+        self._runner: TileRunner = DirectRunner(session) if runner is None else runner
         self._max_batch_tiles = max(1, max_batch_tiles)
         self._max_pixels = max_pixels
         self._reference = QualityReference.from_values(session.contract.quality_reference)
@@ -137,6 +148,7 @@ class Segmenter:
         pixels: NDArray[np.uint8],
         image_mpp: float | None = None,
         options: SegmentOptions = SegmentOptions(),
+        ticket: Ticket | None = None,
     ) -> Segmentation:
         """Find the nuclei of an image.
 
@@ -148,6 +160,7 @@ class Segmenter:
             image_mpp: Resolution that the image file states, in micrometres per pixel; ignored
                 outside 0.05 to 5, where no microscope works.
             options: The caller's choices.
+            ticket: Class and deadline of the request; default routine work without a deadline.
 
         Returns:
             The nuclei, in the caller's pixels.
@@ -155,29 +168,24 @@ class Segmenter:
         Raises:
             InvalidParameterError: An option is out of its range, or both least areas are given.
             ImageTooLargeError: At the model's resolution the image would exceed the bound.
+            DeadlineExceededError: The ticket's deadline passed; checked between tiles and stages.
+            ClientGoneError: The ticket was given up.
             ValueError: `pixels` has not the shape or dtype above.
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ValueError(f"pixels of shape {pixels.shape}, {pixels.dtype}: not (H, W, 3) uint8")
         mpp, mpp_source = self._resolve_mpp(image_mpp, options)
         resolved = self._resolve_options(mpp, options)
-        native_mpp = self._session.contract.input.mpp
+        ticket = Ticket() if ticket is None else ticket
         height_px, width_px = pixels.shape[:2]
-        scale = mpp / native_mpp
-        if abs(scale - 1) <= _SCALE_TOLERANCE:
-            scale = 1.0
-        size = max(1, round(height_px * scale)), max(1, round(width_px * scale))
-        if size[0] * size[1] > self._max_pixels:
-            raise ImageTooLargeError(
-                f"at the model's {native_mpp} um/px this image of {width_px} x {height_px} px at "
-                f"{mpp} um/px would have {size[0] * size[1]} pixels, more than {self._max_pixels}"
-            )
+        scale, size = self._native_size(height_px, width_px, mpp)
 
         clock = Clock()
         native = pixels if scale == 1 else resize_pixels(pixels, size)
         plan = self._plan(*size)
         clock.lap("tiling")
-        maps = self._run(native, plan, clock)
+        maps = self._run(native, plan, clock, ticket)
+        ticket.check()
         labels = separate(
             maps,
             probability_threshold=resolved.probability_threshold,
@@ -230,6 +238,41 @@ class Segmenter:
             quality=quality,
         )
 
+    @property
+    def session(self) -> ModelSession:
+        """The model."""
+        return self._session
+
+    def tiles_of(self, height_px: int, width_px: int, mpp: float | None = None) -> int:
+        """Count the tiles of an image before it is decoded.
+
+        Args:
+            height_px: Height of the image.
+            width_px: Width of the image.
+            mpp: Its resolution in micrometres per pixel, where it is known; default the model's.
+
+        Raises:
+            ImageTooLargeError: At the model's resolution the image would exceed the bound.
+        """
+        known_mpp = self._session.contract.input.mpp if mpp is None else mpp
+        return len(self._plan(*self._native_size(height_px, width_px, known_mpp)[1]))
+
+    def _native_size(
+        self, height_px: int, width_px: int, mpp: float
+    ) -> tuple[float, tuple[int, int]]:
+        """Return the factor to the model's resolution, and height and width there."""
+        native_mpp = self._session.contract.input.mpp
+        scale = mpp / native_mpp
+        if abs(scale - 1) <= _SCALE_TOLERANCE:
+            scale = 1.0
+        size = max(1, round(height_px * scale)), max(1, round(width_px * scale))
+        if size[0] * size[1] > self._max_pixels:
+            raise ImageTooLargeError(
+                f"at the model's {native_mpp} um/px this image of {width_px} x {height_px} px at "
+                f"{mpp} um/px would have {size[0] * size[1]} pixels, more than {self._max_pixels}"
+            )
+        return scale, size
+
     def _resolve_mpp(
         self, image_mpp: float | None, options: SegmentOptions
     ) -> tuple[float, MppSource]:
@@ -266,19 +309,30 @@ class Segmenter:
 
     def _plan(self, height_px: int, width_px: int) -> TilePlan:
         spec = self._session.contract.input
-        return plan_tiles(height_px, width_px, spec.tile_px, spec.halo_px, spec.divisor)
+        step_px = side_step_px(spec.tile_px, spec.divisor)
+        return plan_tiles(height_px, width_px, spec.tile_px, spec.halo_px, spec.divisor, step_px)
 
-    def _run(self, pixels: NDArray[np.uint8], plan: TilePlan, clock: Clock) -> NDArray[np.uint8]:
-        """Run all tiles, a batch at a time, so that memory grows with the batch and not with N."""
+    def _run(
+        self, pixels: NDArray[np.uint8], plan: TilePlan, clock: Clock, ticket: Ticket
+    ) -> NDArray[np.uint8]:
+        """Run all tiles, a chunk at a time, so that memory grows with the chunk and not with N."""
         channels = len(self._session.contract.output.channels)
         maps = np.empty((plan.height_px, plan.width_px, channels), dtype=np.uint8)
-        for start in range(0, len(plan), self._max_batch_tiles):
-            tiles = extract(pixels, plan, start, start + self._max_batch_tiles)
-            clock.lap("tiling")
-            tile_maps = self._session.run(tiles)
+
+        def cut() -> Iterator[Tiles]:
+            for start in range(0, len(plan), self._max_batch_tiles):
+                clock.lap("inference")
+                tiles = extract(pixels, plan, start, start + self._max_batch_tiles)
+                clock.lap("tiling")
+                yield tiles
+
+        start = 0
+        for tile_maps in self._runner.stream(cut(), ticket):
             clock.lap("inference")
             paste(maps, tile_maps, plan, start)
+            start += len(tile_maps)
             clock.lap("tiling")
+        clock.lap("inference")
         return maps
 
 

@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     provider: Literal["auto", "cpu", "cuda"] = "auto"
     """Execution provider; `cuda` refuses to start where no GPU answers, `auto` takes the best."""
     threads: int = Field(default=0, ge=0, le=512)
-    """Threads of one inference; 0 takes the processors that this process may use."""
+    """Threads of one inference; 0 shares the processors of this process between the lanes."""
+    concurrency: int = Field(default=0, ge=0, le=64)
+    """Lanes: inferences of one model at once; 0 takes the measured best."""
 
     # --- what it accepts ---
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
@@ -70,8 +72,19 @@ class Settings(BaseSettings):
     """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory."""
     max_waiting: int = Field(default=32, ge=0, le=100_000)
     """Most requests that wait (or upload) while all workers are busy; one more gets 503."""
+    max_queued_tiles: int = Field(default=1024, ge=1)
+    """Most tiles of all requests that are admitted and not answered, from the images' headers; one
+    more gets 503. An image that alone has more is taken when nothing else is queued."""
+    max_decoded_bytes: int = Field(default=2 * 1024**3, ge=1024)
+    """Most bytes of their decoded images, likewise."""
+    quota_requests_per_minute: int = Field(default=0, ge=0)
+    """Most requests of one caller in 60 seconds; one more gets 429. 0 sets no quota."""
+    cache_bytes: int = Field(default=0, ge=0)
+    """Bytes of results kept for the same file, model and parameters; 0 computes every answer."""
     max_batch_tiles: int = Field(default=4, ge=1, le=64)
-    """Tiles of one image given to the model in one call."""
+    """Most tiles, of any images, in one run on a GPU; and of one image in the queue twice over."""
+    batch_delay_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
+    """Longest wait in milliseconds for a GPU's batch to fill while other requests are at work."""
 
     # --- what it tells ---
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -25,6 +25,7 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 PIXEL_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
 BYTE_BUCKETS = (65_536, 262_144, 1_048_576, 4_194_304, 16_777_216, 67_108_864)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64)
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -67,8 +68,8 @@ class Metrics:
         )
         self._stage_seconds = Histogram(
             "karyon_segment_stage_duration_seconds",
-            "Time of one stage of a segmentation: queue, decoding, tiling, inference, separation,"
-            " measurement, encoding.",
+            "Time of one stage of a segmentation: queue, decoding, tiling, inference (with its wait"
+            " for a lane), separation, measurement, quality, encoding.",
             ["stage"],
             buckets=SECONDS_BUCKETS,
             registry=self.registry,
@@ -107,7 +108,43 @@ class Metrics:
         )
         self._abandoned = Counter(
             "karyon_requests_abandoned_total",
-            "Requests whose client went away before work began; their work was dropped.",
+            "Requests whose client went away; their work was dropped, or ended between two tiles.",
+            registry=self.registry,
+        )
+        self._refused = Counter(
+            "karyon_requests_refused_total",
+            "Requests refused before any work, by what was used up: places, tiles, decoded_bytes,"
+            " quota.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self._deadlines = Counter(
+            "karyon_deadlines_exceeded_total",
+            "Requests whose X-Request-Timeout-Ms passed before their work was done.",
+            registry=self.registry,
+        )
+        self._cache_lookups = Counter(
+            "karyon_cache_lookups_total",
+            "Looks into the result cache, by result: hit, miss.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._cache_bytes = Gauge(
+            "karyon_cache_bytes", "Bytes that the result cache keeps.", registry=self.registry
+        )
+        self._tiles_queued = Gauge(
+            "karyon_tiles_queued", "Tiles that wait for a lane of a model.", registry=self.registry
+        )
+        self._batch_tiles = Histogram(
+            "karyon_batch_tiles",
+            "Tiles in one run of a model; always 1 on a CPU.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "karyon_batch_duration_seconds",
+            "Time of one run of a model, without the wait for it.",
+            buckets=SECONDS_BUCKETS,
             registry=self.registry,
         )
         self._model_info = Gauge(
@@ -147,6 +184,31 @@ class Metrics:
     def abandoned(self) -> None:
         """Count work that was dropped because its client went away."""
         self._abandoned.inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused before any work; `reason` is what was used up."""
+        self._refused.labels(reason).inc()
+
+    def deadline_exceeded(self) -> None:
+        """Count work that was dropped because its caller's time ran out."""
+        self._deadlines.inc()
+
+    def cache_looked_up(self, *, hit: bool) -> None:
+        """Count a look into the result cache."""
+        self._cache_lookups.labels("hit" if hit else "miss").inc()
+
+    def cache_changed(self, size_bytes: int) -> None:
+        """Show the bytes that the result cache keeps."""
+        self._cache_bytes.set(size_bytes)
+
+    def tiles_queued(self, change: int) -> None:
+        """Add to the tiles that wait for a lane; negative where they wait no longer."""
+        self._tiles_queued.inc(change)
+
+    def batch_ran(self, tiles: int, duration_s: float) -> None:
+        """Count one run of a model."""
+        self._batch_tiles.observe(tiles)
+        self._batch_seconds.observe(duration_s)
 
     def model_loaded(self, name: str, version: str, digest: str, provider: str) -> None:
         """Show a loaded model."""

@@ -16,10 +16,13 @@ from typing import Any
 
 import orjson
 
+from service.api.cache import StoredResult
 from service.api.negotiation import PNG
 from service.api.parameters import MaskEncoding, MaskKind, Part, SegmentParameters
 from service.api.schemas import RESEARCH_USE_ONLY
 from service.images.decode import DecodedImage, ImageLimits, decode_image
+from service.inference.session import ModelSession
+from service.inference.ticket import Ticket
 from service.outputs.overlay import encode_overlay
 from service.outputs.png import encode_binary, encode_labels, encode_probability
 from service.outputs.rle import encode_label_rles, encode_rle
@@ -40,6 +43,8 @@ class Result:
         segmentation: What was found in it.
         start_s: `time.perf_counter()` when work on it began.
         timings_ms: Milliseconds by stage so far.
+        cached: Whether the segmentation was computed for an earlier request; `image` then has no
+            pixels.
     """
 
     id: str
@@ -50,6 +55,7 @@ class Result:
     segmentation: Segmentation
     start_s: float
     timings_ms: dict[str, float]
+    cached: bool = False
 
 
 def _elapsed_ms(start_s: float) -> float:
@@ -57,7 +63,11 @@ def _elapsed_ms(start_s: float) -> float:
 
 
 def make_result(
-    data: bytes, segmenter: Segmenter, parameters: SegmentParameters, limits: ImageLimits
+    data: bytes,
+    segmenter: Segmenter,
+    parameters: SegmentParameters,
+    limits: ImageLimits,
+    ticket: Ticket | None = None,
 ) -> Result:
     """Decode and segment one image file.
 
@@ -66,18 +76,18 @@ def make_result(
         segmenter: The model to use.
         parameters: What the caller asked for.
         limits: Bounds on the image.
+        ticket: Class and deadline of the request.
 
     Raises:
-        KaryonError: The image or a parameter is refused.
+        KaryonError: The image or a parameter is refused, or the ticket has run out.
     """
     start_s = time.perf_counter()
     image = decode_image(data, limits)
     decoding_ms = _elapsed_ms(start_s)
-    segmentation = segmenter.segment(image.pixels, image.mpp, parameters.segment_options())
-    now = dt.datetime.now(dt.UTC)
+    segmentation = segmenter.segment(image.pixels, image.mpp, parameters.segment_options(), ticket)
     return Result(
         id=uuid.uuid4().hex,
-        created_utc=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        created_utc=_now_utc(),
         sha256=hashlib.sha256(data).hexdigest(),
         upload_bytes=len(data),
         image=image,
@@ -85,6 +95,39 @@ def make_result(
         start_s=start_s,
         timings_ms={"decoding": decoding_ms, **segmentation.timings_ms},
     )
+
+
+def recall_result(
+    stored: StoredResult, model: ModelSession, sha256: str, upload_bytes: int, start_s: float
+) -> Result:
+    """Make the result of this request from that of an earlier one.
+
+    It has an id and a time of its own, as every answer has; `cached` and the missing stages in its
+    timings tell that the model did not run.
+
+    Args:
+        stored: What was kept.
+        model: The model that the request asks for, which made it.
+        sha256: Of this request's file.
+        upload_bytes: Size of this request's file.
+        start_s: `time.perf_counter()` when work on this request began.
+    """
+    return Result(
+        id=uuid.uuid4().hex,
+        created_utc=_now_utc(),
+        sha256=sha256,
+        upload_bytes=upload_bytes,
+        image=stored.image,
+        segmentation=stored.segmentation(model),
+        start_s=start_s,
+        timings_ms={"lookup": _elapsed_ms(start_s)},
+        cached=True,
+    )
+
+
+def _now_utc() -> str:
+    now = dt.datetime.now(dt.UTC)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def mask_png(result: Result, kind: MaskKind) -> bytes:
@@ -161,7 +204,7 @@ def result_document(
     """
     segmentation, image = result.segmentation, result.image
     model = segmentation.model
-    height_px, width_px = image.pixels.shape[:2]
+    height_px, width_px = segmentation.labels.shape
     mpp = _known_mpp(segmentation)
     document: dict[str, Any] = {
         "id": result.id,
@@ -181,6 +224,7 @@ def result_document(
             "digest": model.digest,
         },
         "provider": model.provider,
+        "cached": result.cached,
         "image": {
             "width": width_px,
             "height": height_px,

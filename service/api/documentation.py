@@ -21,11 +21,23 @@ ANSWERED: dict[int | str, dict[str, Any]] = {200: {"headers": REQUEST_ID_HEADER}
 
 _RETRY_AFTER_HEADER = {
     "Retry-After": {
-        "description": "Whole seconds until a try is sensible, from the measured drain rate.",
+        "description": "Whole seconds until a try is sensible.",
         "required": True,
         "schema": {"type": "integer", "minimum": 1},
         "example": 3,
     }
+}
+QUOTA_HEADERS: dict[str, Any] = {
+    "RateLimit-Policy": {
+        "description": "Quota `q` in a window of `w` seconds; only where a quota is set.",
+        "schema": {"type": "string"},
+        "example": '"minute";q=60;w=60',
+    },
+    "RateLimit": {
+        "description": "Requests `r` left, and seconds `t` until the quota is full again.",
+        "schema": {"type": "string"},
+        "example": '"minute";r=59;t=60',
+    },
 }
 _ALLOW_HEADER = {
     "Allow": {
@@ -47,8 +59,10 @@ VARY_HEADER = {
 
 def _headers_of(status: int, names: list[str]) -> dict[str, Any]:
     headers: dict[str, Any] = dict(REQUEST_ID_HEADER)
-    if status == 503:
+    if status in (429, 503):
         headers |= _RETRY_AFTER_HEADER
+    if status == 429:
+        headers |= QUOTA_HEADERS
     if status == 405:
         headers |= _ALLOW_HEADER
     if "not-acceptable" in names:

@@ -3,11 +3,12 @@
 from collections import Counter
 from typing import Annotated, Literal
 
-from fastapi import Query
+from fastapi import Depends, Header, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 
 from service.errors import InvalidParameterError
+from service.inference.ticket import Priority, Ticket
 from service.segmenter import SegmentOptions
 
 MaskKind = Literal["binary", "labels", "overlay", "probability"]
@@ -54,6 +55,10 @@ class SegmentParameters(BaseModel):
     """Encoding of the mask within JSON: `png` in base64, or `rle` (COCO run lengths) for `binary`
     and `labels`."""
 
+    priority: Priority = "routine"
+    """Class in which the request waits. `stat`: somebody waits for it. `routine`: the day's cases.
+    `batch`: whenever there is time. Urgent classes go first and no class starves."""
+
     def check(self) -> None:
         """Refuse parameters that contradict each other.
 
@@ -95,3 +100,24 @@ async def get_segment_parameters(
             raise InvalidParameterError(f"{name} is given {count} times.", parameter=name)
     parameters.check()
     return parameters
+
+
+async def get_ticket(
+    parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
+    x_request_timeout_ms: Annotated[
+        int | None,
+        Header(
+            alias="X-Request-Timeout-Ms",
+            ge=1,
+            le=3_600_000,
+            description=(
+                "Milliseconds from the arrival of the request after which nobody wants the answer;"
+                " it is then 504, and work that has not begun never does."
+            ),
+            examples=[10_000],
+        ),
+    ] = None,
+) -> Ticket:
+    """Return the request's class and deadline; its clock starts here, before the body is read."""
+    timeout_s = None if x_request_timeout_ms is None else x_request_timeout_ms / 1000.0
+    return Ticket(parameters.priority, timeout_s)

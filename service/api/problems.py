@@ -23,7 +23,6 @@ from service.api.upload import (
     UnsupportedBodyError,
     UploadTimeoutError,
 )
-from service.api.work import ClientGoneError
 
 PROBLEM_JSON = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # no registered status: nginx's, for logs alone
@@ -153,6 +152,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.InvalidParameterError, RequestValidationError),
     ),
     ProblemType(
+        "quota-exceeded",
+        429,
+        "Your quota is used up",
+        "Try again after Retry-After; the bound is KARYON_QUOTA_REQUESTS_PER_MINUTE.",
+        (errors.QuotaExceededError,),
+    ),
+    ProblemType(
         "headers-too-large",
         431,
         "The request line and headers have too many bytes",
@@ -178,6 +184,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The service is starting up or draining",
         "Try again after the seconds in Retry-After, or another replica.",
         (errors.NotReadyError,),
+    ),
+    ProblemType(
+        "deadline-exceeded",
+        504,
+        "The request's own time ran out",
+        "Allow more in X-Request-Timeout-Ms, or try again when the queue is shorter.",
+        (errors.DeadlineExceededError,),
     ),
 )
 
@@ -240,7 +253,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     Args:
         request: The request; its id becomes `instance`.
         error: What was raised. Its message is shown only for the errors in the table below 500 and
-            for the two 503, all of which are written for callers.
+            for 503 and 504, all of which are written for callers.
     """
     problem = problem_type_of(error)
     parameter_errors: list[dict[str, Any]] = []
@@ -262,6 +275,8 @@ def problem_response(request: Request, error: Exception) -> Response:
         parameter_errors = [{"location": [place, error.parameter], "message": detail}]
     if isinstance(error, errors.OverloadedError):
         headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.QuotaExceededError):
+        headers |= {"Retry-After": str(error.retry_after_s), **error.headers}
     if isinstance(error, errors.NotReadyError):
         headers["Retry-After"] = str(_NOT_READY_RETRY_AFTER_S)
     if isinstance(error, errors.NotAcceptableError):
@@ -297,5 +312,5 @@ def register_problem_handlers(app: FastAPI) -> None:
     """Let every exception of the table, and the framework's own, end as a problem document."""
     for handled in (errors.KaryonError, HTTPException, RequestValidationError):
         app.add_exception_handler(handled, _answer_problem)
-    for gone in (ClientDisconnect, ClientGoneError):
+    for gone in (ClientDisconnect, errors.ClientGoneError):
         app.add_exception_handler(gone, _answer_nobody)

@@ -148,13 +148,13 @@ class SegmentationAnswer(_Answer):
     """The result of `POST /segment`."""
 
     id: str = Field(examples=["0f8c2f1e7b5d4c7f9a3a6a1f3f1f9a10"])
-    """Identifier of this result, new for each request."""
+    """Identifier of this answer, new for each request."""
     status: Literal["preliminary"]
     """A result stays preliminary until a person has reviewed it."""
     research_use_only: str = Field(examples=[RESEARCH_USE_ONLY])
     """What the result may be used for."""
     created_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
-    """When the result was made."""
+    """When the answer was made."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     density_per_mm2: float | None = Field(examples=[7507.3])
@@ -173,6 +173,9 @@ class SegmentationAnswer(_Answer):
     """The model that made it."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The onnxruntime execution provider that really ran."""
+    cached: bool = Field(examples=[False])
+    """Whether the segmentation was computed for an earlier request of the same file, model and
+    parameters. `id` and `created_utc` are this answer's own."""
     image: ImageDescription
     """The image as it was read."""
     parameters: UsedParameters

@@ -1,20 +1,30 @@
 """POST /segment: an image in, a count or a mask out."""
 
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answer import Result, make_result, represent
-from service.api.documentation import REQUEST_ID_HEADER, VARY_HEADER, problem_answers
+from service.api.admission import answer_image
+from service.api.answer import Result
+from service.api.disconnect import disconnect_watch
+from service.api.documentation import (
+    QUOTA_HEADERS,
+    REQUEST_ID_HEADER,
+    VARY_HEADER,
+    problem_answers,
+)
 from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.negotiation import JSON, PNG, choose_representation
-from service.api.parameters import SegmentParameters, get_segment_parameters
+from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
+from service.api.quota import CallerKeyDependency, QuotaState
 from service.api.schemas import SegmentationAnswer
-from service.api.state import Observer, ObserverDependency, StateDependency
-from service.api.upload import FIELD, read_image_bytes
-from service.images.decode import ImageLimits
+from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
+from service.api.upload import FIELD, UploadTimeoutError, read_image_bytes
+from service.errors import QuotaExceededError
+from service.inference.ticket import Ticket
 
 router = APIRouter(tags=["segmentation"])
 
@@ -62,6 +72,13 @@ _SUCCESS: dict[str, Any] = {
     "headers": {
         **REQUEST_ID_HEADER,
         **VARY_HEADER,
+        **QUOTA_HEADERS,
+        "X-Karyon-Cache": {
+            "description": "Whether the result was computed for an earlier request.",
+            "required": True,
+            "schema": {"type": "string", "enum": ["hit", "miss"]},
+            "example": "miss",
+        },
         "X-Karyon-Id": _text_header("`id` of the result.", SEGMENTATION_EXAMPLE["id"]),
         "X-Karyon-Count": {
             "description": "Number of nuclei.",
@@ -123,15 +140,19 @@ def _observe(observer: Observer, result: Result) -> None:
             "unsupported-image",
             "image-too-small",
             "invalid-parameter",
+            "quota-exceeded",
             "internal-error",
             "overloaded",
             "not-ready",
+            "deadline-exceeded",
         ),
     },
 )
 async def segment_image(
     request: Request,
     parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
+    ticket: Annotated[Ticket, Depends(get_ticket)],
+    caller: CallerKeyDependency,
     state: StateDependency,
     observer: ObserverDependency,
 ) -> Response:
@@ -142,17 +163,36 @@ async def segment_image(
     """
     media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
-    limits = ImageLimits(
-        max_pixels=state.settings.max_pixels, min_side_px=state.settings.min_side_px
-    )
-    async with state.pool.place():
-        data = await read_image_bytes(request, timeout_s=state.settings.upload_timeout_s)
+    quota = _take_quota(state, caller, observer)
+    async with state.pool.place(ticket) as place:
+        data = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+        async with disconnect_watch(request, ticket) as gone:
+            answer = await answer_image(data, media_type, parameters, state, segmenter, place, gone)
+    if not answer.result.cached:
+        _observe(observer, answer.result)
+    headers = {
+        "Vary": "Accept",
+        "X-Karyon-Cache": "hit" if answer.result.cached else "miss",
+        **({} if quota is None else quota.headers()),
+        **answer.headers,
+    }
+    return Response(answer.body, media_type=media_type, headers=headers)
 
-        def work(queue_ms: float) -> tuple[Result, bytes, dict[str, str]]:
-            result = make_result(data, segmenter, parameters, limits)
-            result.timings_ms["queue"] = queue_ms
-            return result, *represent(result, media_type, parameters)
 
-        result, body, headers = await state.pool.run(work, client_gone=request.is_disconnected)
-    _observe(observer, result)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept", **headers})
+def _take_quota(state: ServiceState, caller: str, observer: Observer) -> QuotaState | None:
+    try:
+        return state.quota.take(caller, time.monotonic())
+    except QuotaExceededError:
+        observer.refused("quota")
+        raise
+
+
+async def _read_in_time(request: Request, timeout_s: float, ticket: Ticket) -> bytes:
+    """Read the body within the service's time and the caller's own."""
+    remaining_s = ticket.remaining_s()
+    bound_s = timeout_s if remaining_s is None else min(timeout_s, remaining_s)
+    try:
+        return await read_image_bytes(request, timeout_s=bound_s)
+    except UploadTimeoutError:
+        ticket.check()
+        raise

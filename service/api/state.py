@@ -7,8 +7,11 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.cache import ResultCache
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.quota import CallerQuota
 from service.api.work import QueueObserver, WorkPool
+from service.engine import Engine
 from service.errors import NotReadyError
 from service.inference.repository import ModelRepository
 from service.inference.session import ModelSession
@@ -65,15 +68,19 @@ class ServiceState:
     Attributes:
         settings: The frozen settings.
         repository: The loaded models.
-        segmenters: One segmenter for each loaded session, by `name:version`.
+        engines: One engine for each loaded session, by `name:version`.
         pool: The one pool in which work runs.
+        cache: Results kept for the same question again.
+        quota: Counts the requests of each caller.
         canaries: One canary result for each model.
     """
 
     settings: Settings
     repository: ModelRepository
-    segmenters: Mapping[str, Segmenter]
+    engines: Mapping[str, Engine]
     pool: WorkPool
+    cache: ResultCache
+    quota: CallerQuota
     canaries: tuple[Canary, ...]
 
     def segmenter(self, model: str | None) -> Segmenter:
@@ -82,7 +89,13 @@ class ServiceState:
         Raises:
             UnknownModelError: No such model is loaded.
         """
-        return self.segmenters[model_key(self.repository.get(model))]
+        return self.engines[model_key(self.repository.get(model))].segmenter
+
+    def close(self) -> None:
+        """End the pool, then the engines that its last work used. Blocking."""
+        self.pool.close()
+        for engine in self.engines.values():
+            engine.close()
 
 
 def model_key(session: ModelSession) -> str:

@@ -1,30 +1,36 @@
 """The one owned, bounded pool in which images are decoded, segmented and encoded.
 
 ```
-             max_waiting places                     workers threads
- request ──► [ uploading or waiting ] ──► semaphore ──► decode, segment, encode ──► answer
-    │
-    └─ no place left: 503, Retry-After = what the measured service time makes of the queue
+        places        tiles, decoded bytes      class, age       workers threads
+ request ──► [ uploading ] ──► [ waiting ] ──► fair queue ──► decode, segment, encode ──► answer
+    │                │               │
+    │                │               └─ deadline passed: 504. Client gone: dropped, counted
+    └────────────────┴─ no room: 503, Retry-After = queued tiles / measured tiles a second
 ```
-A place is taken before the body is read, so that the bodies in memory are bounded too.
+A place is taken before the body is read, so that the bodies in memory are bounded too; the rest is
+known from the image's header, before anything is decoded.
 """
 
 import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Final, NoReturn, Protocol, TypeVar
 
-from service.errors import OverloadedError
+from service.api.drain_rate import DrainRate
+from service.errors import ClientGoneError, DeadlineExceededError, OverloadedError
+from service.inference.fair_queue import FairQueue
+from service.inference.ticket import WEIGHTS, Priority, Ticket
 
 Result = TypeVar("Result")
 
-# Weight of the newest service time in the moving average: about the last ten requests count.
-_NEWEST_WEIGHT = 0.2
 _RETRY_AFTER_MAX_S = 120
+# How much of the queue each class may fill: batch work leaves room for what is more urgent.
+_SHARES: Final[dict[Priority, float]] = {"stat": 1.0, "routine": 0.9, "batch": 0.5}
 
 
 class QueueObserver(Protocol):
@@ -36,9 +42,26 @@ class QueueObserver(Protocol):
     def abandoned(self) -> None:
         """Work was dropped because its client went away."""
 
+    def deadline_exceeded(self) -> None:
+        """Work was dropped because its caller's time ran out."""
 
-class ClientGoneError(Exception):
-    """The client closed the connection before its work began; nobody reads an answer."""
+    def refused(self, reason: str) -> None:
+        """A request was refused before any work, for lack of this."""
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A request's place in the queue.
+
+    Attributes:
+        ticket: Its class and deadline.
+        tiles: Tiles that it will run; 0 until its image's header is read.
+        decoded_bytes: Bytes of its decoded image; 0 until then.
+    """
+
+    ticket: Ticket = field(default_factory=Ticket)
+    tiles: int = 0
+    decoded_bytes: int = 0
 
 
 class WorkPool:
@@ -53,7 +76,9 @@ class WorkPool:
         workers: int,
         max_waiting: int,
         observer: QueueObserver,
-        expected_service_s: float = 1.0,
+        max_queued_tiles: int = 1024,
+        max_decoded_bytes: int = 2 << 30,
+        expected_tile_s: float = 1.0,
     ) -> None:
         """Make the pool; its threads start with the first work.
 
@@ -61,89 +86,187 @@ class WorkPool:
             workers: Threads, thus requests worked on at once.
             max_waiting: Places for requests beyond those.
             observer: Told of each change of the queue.
-            expected_service_s: First guess of the seconds one request keeps a worker.
+            max_queued_tiles: Most tiles of all requests that are admitted and not answered.
+            max_decoded_bytes: Most bytes of their decoded images.
+            expected_tile_s: First guess of the seconds that one tile keeps the service busy.
         """
         self.workers = workers
         self.max_waiting = max_waiting
-        self.service_s = expected_service_s
+        self.max_queued_tiles = max_queued_tiles
+        self.max_decoded_bytes = max_decoded_bytes
         self._observer = observer
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="karyon-work")
-        self._free = asyncio.Semaphore(workers)
-        self._admitted = 0
-        self._working = 0
-
-    def _report(self) -> None:
-        self._observer.queue_changed(self._admitted - self._working, self._working)
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="karyon-aside")
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue(WEIGHTS)
+        self._rate = DrainRate(expected_tile_s)
+        self._free = workers
+        self._admitted: set[Place] = set()
 
     def retry_after_s(self) -> int:
         """Whole seconds until all work admitted now should be done, from the drain rate, jittered.
 
-        The queue drains at `workers / service_s`; the jitter (up to half as long again) keeps
-        refused clients from coming back all at once.
+        The jitter (up to half as long again) keeps refused clients from coming back all at once.
         """
-        drain_s = self.service_s * max(1, self._admitted) / self.workers
-        jittered = drain_s * random.uniform(1.0, 1.5)
+        # A request whose header is not read yet has one tile at least.
+        tiles = sum(max(1, place.tiles) for place in self._admitted)
+        jittered = self._rate.seconds_for(max(1, tiles)) * random.uniform(1.0, 1.5)
         return min(_RETRY_AFTER_MAX_S, max(1, math.ceil(jittered)))
 
     @asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
+    async def place(self, ticket: Ticket | None = None) -> AsyncGenerator[Place]:
         """Hold a place in the queue for the `async with` body.
 
+        Args:
+            ticket: Class and deadline; default routine work without a deadline.
+
         Raises:
-            OverloadedError: All places are taken; carries `retry_after_s`.
+            OverloadedError: All places of the class are taken; carries `retry_after_s`.
         """
-        if self._admitted >= self.workers + self.max_waiting:
-            raise OverloadedError(
-                f"All {self.workers} workers are busy and {self.max_waiting} requests wait.",
-                retry_after_s=self.retry_after_s(),
-            )
-        self._admitted += 1
+        place = Place(Ticket() if ticket is None else ticket)
+        waiting = math.ceil(self.max_waiting * _SHARES[place.ticket.priority])
+        if len(self._admitted) >= self.workers + waiting:
+            self._refuse("places", f"{waiting} {place.ticket.priority} requests may wait, and do.")
+        if sum(other.tiles for other in self._admitted) >= self.max_queued_tiles:
+            self._refuse("tiles", f"{self.max_queued_tiles} tiles are queued.")
+        self._admitted.add(place)
         self._report()
         try:
-            yield
+            yield place
         finally:
-            self._admitted -= 1
+            self._admitted.discard(place)
             self._report()
+
+    def admit(self, place: Place, *, tiles: int, decoded_bytes: int) -> None:
+        """Book what the image will need, before it is decoded.
+
+        An image larger than a whole bound is taken where nothing else is booked: otherwise it
+        would be told to come again for ever.
+
+        Args:
+            place: The request's place.
+            tiles: Tiles by the image's header.
+            decoded_bytes: Bytes of its pixels once decoded.
+
+        Raises:
+            OverloadedError: There is no room now; carries `retry_after_s`.
+        """
+        share = _SHARES[place.ticket.priority]
+        for reason, amount, booked, bound in (
+            ("tiles", tiles, sum(p.tiles for p in self._admitted), self.max_queued_tiles),
+            (
+                "decoded_bytes",
+                decoded_bytes,
+                sum(p.decoded_bytes for p in self._admitted),
+                self.max_decoded_bytes,
+            ),
+        ):
+            if booked and booked + amount > share * bound:
+                name = reason.replace("_", " ")
+                self._refuse(
+                    reason,
+                    f"{booked} {name} are queued; with the {amount} of this image they would pass"
+                    f" the bound of {math.floor(share * bound)} for {place.ticket.priority} work.",
+                )
+        place.tiles, place.decoded_bytes = tiles, decoded_bytes
 
     async def run(
         self,
         work: Callable[[float], Result],
+        place: Place,
         *,
-        client_gone: Callable[[], Awaitable[bool]] | None = None,
+        gone: asyncio.Future[None] | None = None,
     ) -> Result:
-        """Run `work(queue_ms)` on a worker and return its result; hold a `place()` meanwhile.
+        """Run `work(queue_ms)` on a worker and return its result.
 
         Args:
             work: Blocking function; gets the milliseconds it waited for a worker.
-            client_gone: Asked once a worker is free; True drops the work.
+            place: The request's place; its class and deadline hold.
+            gone: Done when the client went away; drops the work while it waits.
 
         Raises:
             ClientGoneError: The client did not wait.
+            DeadlineExceededError: The deadline passed before the work was done.
         """
         queued_s = time.perf_counter()
-        async with self._free:
-            if client_gone is not None and await client_gone():
-                self._observer.abandoned()
-                raise ClientGoneError
-            start_s = time.perf_counter()
-            future = asyncio.get_running_loop().run_in_executor(
-                self._executor, work, (start_s - queued_s) * 1000.0
-            )
-            self._working += 1
-            self._report()
-            try:
-                # A thread cannot be cancelled: a cancelled request must go on holding its worker
-                # until the thread is done, or more than `workers` images would be in memory.
-                return await _finish(future)
-            finally:
-                elapsed_s = time.perf_counter() - start_s
-                self.service_s += _NEWEST_WEIGHT * (elapsed_s - self.service_s)
-                self._working -= 1
-                self._report()
+        try:
+            await self._turn(place, gone)
+            return await self._work(work, place, queued_s)
+        except ClientGoneError:
+            self._observer.abandoned()
+            raise
+        except DeadlineExceededError:
+            self._observer.deadline_exceeded()
+            raise
+
+    async def aside(self, work: Callable[[], Result]) -> Result:
+        """Run something short (a look into the cache) on a thread that no image ever holds."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
     def close(self) -> None:
         """Give up the threads; running work ends first, waiting work is dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._aside.shutdown(wait=True, cancel_futures=True)
+
+    async def _turn(self, place: Place, gone: asyncio.Future[None] | None) -> None:
+        """Wait for a worker, no longer than somebody waits for the answer."""
+        turn = asyncio.get_running_loop().create_future()
+        self._queue.put(turn, place.ticket.priority, max(1, place.tiles))
+        self._grant()
+        waited_for = {turn} if gone is None else {turn, gone}
+        try:
+            await asyncio.wait(
+                waited_for,
+                timeout=place.ticket.remaining_s(),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if gone is not None and gone.done():
+                place.ticket.give_up()
+            _check_turn(place.ticket, turn)
+        except BaseException:
+            if not self._queue.discard(turn):  # its turn had come in the same moment
+                self._release()
+            raise
+
+    async def _work(self, work: Callable[[float], Result], place: Place, queued_s: float) -> Result:
+        start_s = time.perf_counter()
+        self._rate.began(start_s)
+        try:
+            future = asyncio.get_running_loop().run_in_executor(
+                self._executor, work, (start_s - queued_s) * 1000.0
+            )
+            # A thread cannot be cancelled: a cancelled request must go on holding its worker
+            # until the thread is done, or more than `workers` images would be in memory.
+            return await _finish(future)
+        finally:
+            others = self.workers - self._free > 1
+            self._rate.ended(max(1, place.tiles), time.perf_counter(), busy=others)
+            self._release()
+
+    def _grant(self) -> None:
+        """Give free workers to those whose turn it is."""
+        while self._free and (turn := self._queue.pop()) is not None:
+            self._free -= 1
+            turn.set_result(None)
+        self._report()
+
+    def _release(self) -> None:
+        self._free += 1
+        self._grant()
+
+    def _refuse(self, reason: str, message: str) -> NoReturn:
+        self._observer.refused(reason)
+        raise OverloadedError(message, retry_after_s=self.retry_after_s())
+
+    def _report(self) -> None:
+        working = self.workers - self._free
+        self._observer.queue_changed(len(self._admitted) - working, working)
+
+
+def _check_turn(ticket: Ticket, turn: asyncio.Future[None]) -> None:
+    """Let a request that waited no longer go on to its worker, if it got one in time."""
+    ticket.check()
+    if not turn.done():
+        raise DeadlineExceededError("The request's own time ran out in the queue.")
 
 
 async def _finish(future: asyncio.Future[Result]) -> Result:

@@ -21,7 +21,14 @@ from service.images.image import DecodedImage, ImageHeader, ImageLimits, StoredI
 from service.images.orientation import turn_upright
 from service.images.samples import to_rgb
 
-__all__ = ["DecodedImage", "ImageHeader", "ImageLimits", "decode_image", "read_header"]
+__all__ = [
+    "DecodedImage",
+    "ImageHeader",
+    "ImageLimits",
+    "check_bounds",
+    "decode_image",
+    "read_header",
+]
 
 # libpng writes no longer row, so no mask of such an image could be sent; OpenCV reads hardly more.
 _GREATEST_SIDE_PX = 1_000_000
@@ -45,7 +52,7 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
         ImageTooSmallError: A side shorter than the bound.
     """
     header = read_header(data)
-    _check_bounds(header, limits)
+    check_bounds(header, limits)
     try:
         stored = _decode_stored(data, header, limits)
         pixels, sample_notes = to_rgb(stored)
@@ -72,7 +79,13 @@ def decode_image(data: bytes, limits: ImageLimits) -> DecodedImage:
     )
 
 
-def _check_bounds(header: ImageHeader, limits: ImageLimits) -> None:
+def check_bounds(header: ImageHeader, limits: ImageLimits) -> None:
+    """Hold an image's size against the bounds before anything of it is decoded.
+
+    Raises:
+        ImageTooLargeError: More pixels than the bound.
+        ImageTooSmallError: A side shorter than the bound.
+    """
     size = f"{header.width_px} x {header.height_px} px"
     if header.width_px * header.height_px > limits.max_pixels:
         raise ImageTooLargeError(f"the image has {size}, the bound is {limits.max_pixels} pixels")

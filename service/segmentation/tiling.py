@@ -14,6 +14,8 @@ One axis of a tile plan, for an image that is longer than a tile:
 - The image is padded by reflection, at the bottom and the right, to multiples of `divisor`; the
   first tile starts at 0 and the last one ends flush with the padded image, so no tile sees more
   padding than the whole image would.
+- A short axis is padded further, to a multiple of `short_step_px`, so that all images together make
+  a handful of tile shapes.
 - All origins are multiples of `divisor`: an encoder with that total stride samples the same grid
   in a tile as it does in the whole image. Away from a seam the maps are therefore equal.
 - Each pixel of the image is owned by exactly one tile, and lies at least `halo_px` inside of it
@@ -57,7 +59,14 @@ class TilePlan:
         return len(self.tiles)
 
 
-def plan_tiles(height_px: int, width_px: int, tile_px: int, halo_px: int, divisor: int) -> TilePlan:
+def plan_tiles(
+    height_px: int,
+    width_px: int,
+    tile_px: int,
+    halo_px: int,
+    divisor: int,
+    short_step_px: int | None = None,
+) -> TilePlan:
     """Plan the tiles of an image; see the drawing at the top of this module.
 
     Args:
@@ -67,22 +76,27 @@ def plan_tiles(height_px: int, width_px: int, tile_px: int, halo_px: int, diviso
             padded to a multiple of `divisor`, is not cut.
         halo_px: Least distance of an owned pixel from a cut side of its tile.
         divisor: What the model requires heights and widths to be multiples of.
+        short_step_px: What an axis that is not cut is padded to multiples of, up to `tile_px`; a
+            multiple of `divisor`, which is the default.
 
     Returns:
         The plan, tiles in row-major order.
 
     Raises:
-        ValueError: The image is empty, `divisor` does not divide `tile_px`, or the halos leave
-            less than one `divisor` of a tile.
+        ValueError: The image is empty, `divisor` does not divide `tile_px`, or not
+            `short_step_px`, or the halos leave less than one `divisor` of a tile.
     """
     if height_px < 1 or width_px < 1:
         raise ValueError(f"an image of {height_px} x {width_px} pixels cannot be tiled")
     if divisor < 1 or tile_px < divisor or tile_px % divisor:
         raise ValueError(f"divisor {divisor} does not divide tile_px {tile_px}")
+    step_px = divisor if short_step_px is None else short_step_px
+    if step_px < divisor or step_px % divisor:
+        raise ValueError(f"divisor {divisor} does not divide short_step_px {step_px}")
     if halo_px < 0 or tile_px - 2 * halo_px < divisor:
         raise ValueError(f"halo_px {halo_px} leaves nothing of tile_px {tile_px}")
-    tile_height_px, rows = _plan_axis(height_px, tile_px, halo_px, divisor)
-    tile_width_px, columns = _plan_axis(width_px, tile_px, halo_px, divisor)
+    tile_height_px, rows = _plan_axis(height_px, tile_px, halo_px, divisor, step_px)
+    tile_width_px, columns = _plan_axis(width_px, tile_px, halo_px, divisor, step_px)
     tiles = tuple(
         Tile(top, left, own_top, own_bottom, own_left, own_right)
         for top, own_top, own_bottom in rows
@@ -92,12 +106,12 @@ def plan_tiles(height_px: int, width_px: int, tile_px: int, halo_px: int, diviso
 
 
 def _plan_axis(
-    length_px: int, tile_px: int, halo_px: int, divisor: int
+    length_px: int, tile_px: int, halo_px: int, divisor: int, step_px: int
 ) -> tuple[int, list[tuple[int, int, int]]]:
     """Return the tile's side and, for each tile, its origin and the `[from, to)` that it owns."""
     padded_px = -(-length_px // divisor) * divisor
     if padded_px <= tile_px:
-        return padded_px, [(0, 0, length_px)]
+        return min(tile_px, -(-length_px // step_px) * step_px), [(0, 0, length_px)]
     # All in steps of the divisor. Spreading the tiles evenly makes the gaps differ by one step at
     # most, and never exceed `stride`, which is what keeps the overlap at two halos or more.
     stride = (tile_px - 2 * halo_px) // divisor

@@ -1,0 +1,109 @@
+"""From the bytes of an image to its answer: from the cache, or admitted, queued and computed.
+
+Admission goes by the image's header alone: nothing is decoded for a request that is refused.
+"""
+
+import asyncio
+import hashlib
+import time
+from dataclasses import dataclass
+
+from service.api.answer import Result, make_result, recall_result, represent
+from service.api.cache import CacheKey
+from service.api.negotiation import PNG
+from service.api.parameters import SegmentParameters
+from service.api.state import ServiceState
+from service.api.work import Place
+from service.images.decode import ImageLimits, check_bounds, read_header
+from service.images.image import ImageHeader
+from service.segmenter import Segmenter
+
+_RGB_BYTES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent.
+
+    Attributes:
+        result: The result.
+        body: It in the representation asked for.
+        headers: Its own headers.
+    """
+
+    result: Result
+    body: bytes
+    headers: dict[str, str]
+
+
+def _cache_key(
+    data: bytes, media_type: str, parameters: SegmentParameters, segmenter: Segmenter
+) -> CacheKey | None:
+    """Return the key of a result; None where the answer needs the image's pixels."""
+    shows_mask = media_type == PNG or "mask" in parameters.include
+    if shows_mask and parameters.mask == "overlay":
+        return None
+    return CacheKey(
+        sha256=hashlib.sha256(data).hexdigest(),
+        model_digest=segmenter.session.digest,
+        provider=segmenter.session.provider,
+        options=parameters.segment_options(),
+    )
+
+
+async def answer_image(
+    data: bytes,
+    media_type: str,
+    parameters: SegmentParameters,
+    state: ServiceState,
+    segmenter: Segmenter,
+    place: Place,
+    gone: asyncio.Future[None],
+) -> Answer:
+    """Answer one image.
+
+    Args:
+        data: The bytes of the file.
+        media_type: The representation that was negotiated.
+        parameters: What the caller asked for.
+        state: The open service.
+        segmenter: The model to use, from here to the end.
+        place: The request's place in the queue.
+        gone: Done when the client went away.
+
+    Raises:
+        KaryonError: The image or a parameter is refused, there is no room, or nobody waits.
+    """
+    limits = ImageLimits(
+        max_pixels=state.settings.max_pixels, min_side_px=state.settings.min_side_px
+    )
+    start_s = time.perf_counter()
+
+    def look() -> Answer | tuple[CacheKey | None, ImageHeader, int]:
+        key = None
+        if state.cache.max_bytes:
+            key = _cache_key(data, media_type, parameters, segmenter)
+        stored = None if key is None else state.cache.get(key)
+        if key is not None and stored is not None:
+            result = recall_result(stored, segmenter.session, key.sha256, len(data), start_s)
+            return Answer(result, *represent(result, media_type, parameters))
+        header = read_header(data)
+        check_bounds(header, limits)
+        return key, header, segmenter.tiles_of(header.height_px, header.width_px, parameters.mpp)
+
+    found = await state.pool.aside(look)
+    if isinstance(found, Answer):
+        return found
+    key, header, tiles = found
+    state.pool.admit(
+        place, tiles=tiles, decoded_bytes=_RGB_BYTES * header.width_px * header.height_px
+    )
+
+    def work(queue_ms: float) -> Answer:
+        result = make_result(data, segmenter, parameters, limits, place.ticket)
+        result.timings_ms["queue"] = queue_ms
+        if key is not None:
+            state.cache.put(key, result.image, result.segmentation)
+        return Answer(result, *represent(result, media_type, parameters))
+
+    return await state.pool.run(work, place, gone=gone)

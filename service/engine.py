@@ -1,0 +1,60 @@
+"""From a loaded model to a segmenter with an engine of its own, warm on every shape."""
+
+from dataclasses import dataclass
+
+from service.inference.batcher import BatchObserver, TileBatcher
+from service.inference.lanes import batch_tiles_for, plan_lanes
+from service.inference.session import CPU_PROVIDER, ModelSession
+from service.inference.shapes import tile_sides_px
+from service.segmenter import Segmenter
+from service.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """One model at work; whoever replaces the model closes it once its last request is answered.
+
+    Attributes:
+        batcher: The queue and lanes of the model.
+        segmenter: What requests use.
+    """
+
+    batcher: TileBatcher
+    segmenter: Segmenter
+
+    def close(self) -> None:
+        """Run what is queued and end the lanes."""
+        self.batcher.close()
+
+
+def open_engine(session: ModelSession, settings: Settings, observer: BatchObserver) -> Engine:
+    """Start the engine of a model and warm it up. Blocking.
+
+    Args:
+        session: The loaded model.
+        settings: Lanes, batches, delay and bounds.
+        observer: Told of the queue and of each run.
+    """
+    batcher = TileBatcher(
+        session,
+        observer=observer,
+        lanes=plan_lanes(settings.concurrency, settings.threads).lanes,
+        max_batch_tiles=batch_tiles_for(session.provider, settings.max_batch_tiles),
+        delay_s=settings.batch_delay_ms / 1000.0,
+    )
+    spec = session.contract.input
+    sides = tile_sides_px(spec.tile_px, spec.divisor)
+    # The default CPU provider compiles nothing by shape: its largest tile alone sizes its arena.
+    shapes = (
+        [(spec.tile_px, spec.tile_px)]
+        if session.provider == CPU_PROVIDER
+        else [(height_px, width_px) for height_px in sides for width_px in sides]
+    )
+    batcher.warm_up(shapes)
+    segmenter = Segmenter(
+        session,
+        runner=batcher,
+        max_batch_tiles=settings.max_batch_tiles,
+        max_pixels=settings.max_pixels,
+    )
+    return Engine(batcher, segmenter)

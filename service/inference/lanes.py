@@ -1,0 +1,43 @@
+"""How many runs of a model at once, with how many threads each: the measured best for the machine.
+
+Measured with `python -m benchmarks.engine`; docs/performance.md tells what came out.
+"""
+
+from dataclasses import dataclass
+
+from service.inference.batcher import GPU_PROVIDERS
+from service.inference.processors import usable_processors
+
+
+@dataclass(frozen=True, slots=True)
+class LanePlan:
+    """The engine of one session.
+
+    Attributes:
+        lanes: Runs at once.
+        threads: Threads of each run on a CPU.
+    """
+
+    lanes: int
+    threads: int
+
+
+def plan_lanes(concurrency: int, threads: int, processors: int | None = None) -> LanePlan:
+    """Fill in what the settings leave open.
+
+    One lane with a thread a processor gives a single image its shortest time, and loses nothing
+    under load, where decoding and separation of other images fill the gaps.
+
+    Args:
+        concurrency: Runs at once; 0 chooses.
+        threads: Threads of each; 0 chooses.
+        processors: Processors of this process; default what affinity and the container leave.
+    """
+    available = usable_processors() if processors is None else processors
+    lanes = concurrency or 1
+    return LanePlan(lanes, threads or max(1, available // lanes))
+
+
+def batch_tiles_for(provider: str, max_batch_tiles: int) -> int:
+    """Return the most tiles of one run: the setting's on a GPU, one elsewhere."""
+    return max_batch_tiles if provider in GPU_PROVIDERS else 1
