@@ -32,7 +32,8 @@ RUN groupadd --gid 10001 karyon \
 COPY --from=build /opt/karyon /opt/karyon
 COPY --from=build /app /app
 WORKDIR /app
-# Open to the container's network: the port mapping decides who reaches it.
+# Open to the container's network: the port mapping decides who reaches it. A service that asks for a
+# login takes KARYON_ALLOW_ANONYMOUS beside this address, or credentials, before it starts.
 ENV KARYON_HOST=0.0.0.0 \
     KARYON_LOG_FORMAT=json \
     PYTHONDONTWRITEBYTECODE=1 \
