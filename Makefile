@@ -57,7 +57,7 @@ image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on D
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
 	uv pip compile -q pyproject.toml --extra gpu $(LOCK) -o requirements/serve-gpu.txt
-	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev $(LOCK) -o requirements/dev.txt
+	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev --extra load $(LOCK) -o requirements/dev.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --upgrade
 
