@@ -14,7 +14,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve install-serve install-dev test check format lock train export bench clean
+.PHONY: help serve install-serve install-dev test check format lock train export bench image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -51,10 +51,13 @@ bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 	$(DEV)python -m benchmarks.separation
 	$(DEV)python -m benchmarks.http_overhead
 
+image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on Debian; 5 GB; not in CI)
+	deploy/image_check.sh $(IMAGE_CHECK_DIR)
+
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
 	uv pip compile -q pyproject.toml --extra gpu $(LOCK) -o requirements/serve-gpu.txt
-	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev $(LOCK) -o requirements/dev.txt
+	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev --extra load $(LOCK) -o requirements/dev.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --upgrade
 

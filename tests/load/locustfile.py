@@ -1,78 +1,99 @@
-"""A simple real mix of traffic: mostly counts, some masks, some per-nucleus answers, some probes.
+"""The day of a laboratory as load: tiles, fields, masks, urgent cases, bad input, probes.
 
-    pip install locust
-    locust -f tests/load/locustfile.py --host http://127.0.0.1:8000
+    pip install 'locust>=2.32'
+    locust -f tests/load/locustfile.py --headless -u 4 -r 4 -t 60s --host http://127.0.0.1:8000
 
-Every user paces itself (`constant_throughput`): a server that stalls falls behind its schedule
-instead of quietly being asked less. An answer 503 with a Retry-After is a rejection, reported under
-a name of its own, not a failure.
+`-u 4` is four arrivals a second, open loop (see arrivals.py); it ends with a table of p50 and p99
+from the scheduled arrival, refusals and errors apart. Locust's own table shows the same requests.
 """
 
+import sys
 from pathlib import Path
 
-from locust import HttpUser, constant_throughput, task
-from locust.clients import ResponseContextManager
+from locust import task
 
-IMAGES = {
-    path.name: path.read_bytes()
-    for path in sorted((Path(__file__).parents[1] / "data" / "images").glob("*.png"))
-}
-SMALL = [data for name, data in IMAGES.items() if name.startswith("nucls")]  # 256 x 256
-TILES = [data for name, data in IMAGES.items() if name.startswith("tnbc")]  # 512 x 512
+# Locust puts no folder of its own on the path where the file is given with -f.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from arrivals import ArrivalUser  # noqa: E402  after the line that makes it importable
+
+FOLDER = Path(__file__).resolve().parent
+TILES_JPEG = [path.read_bytes() for path in sorted((FOLDER / "images").glob("tnbc_*.jpg"))]
+TILES_PNG = [
+    path.read_bytes() for path in sorted((FOLDER.parent / "data" / "images").glob("tnbc_*.png"))
+]
+FIELD = (FOLDER / "images" / "field_2000.jpg").read_bytes()
+
+JPEG = {"Content-Type": "image/jpeg"}
+PNG = {"Content-Type": "image/png"}
+ACCEPT_PNG = {"Accept": "image/png"}
 
 
-class Laboratory(HttpUser):
-    """A laboratory system that files counts, and now and then looks at a mask."""
+class Laboratory(ArrivalUser):
+    """What a laboratory system sends. The weights add up to 100."""
 
-    wait_time = constant_throughput(1)
-
-    def on_start(self) -> None:
-        """Begin with the first image."""
-        self._turn = 0
+    _turn = 0
 
     def _next(self, images: list[bytes]) -> bytes:
         self._turn += 1
         return images[self._turn % len(images)]
 
-    def _post(self, name: str, image: bytes, query: str = "", accept: str = "*/*") -> None:
-        with self.client.post(
-            f"/segment{query}",
-            data=image,
-            headers={"Content-Type": "image/png", "Accept": accept},
-            name=name,
-            catch_response=True,
-        ) as response:
-            self._judge(response, name)
+    @task(38)
+    def count_jpeg(self) -> None:
+        """Count the nuclei of a 512x512 JPEG tile: the daily work."""
+        self.send("count jpeg", "/segment", self._next(TILES_JPEG), JPEG)
 
-    @staticmethod
-    def _judge(response: ResponseContextManager, name: str) -> None:
-        if response.status_code == 503 and response.headers.get("Retry-After", "").isdecimal():
-            response.request_meta["name"] = f"{name} (rejected)"
-            response.success()
-        elif response.status_code != 200:
-            response.failure(f"{response.status_code} {response.text[:200]}")
+    @task(18)
+    def count_png(self) -> None:
+        """The same of a PNG."""
+        self.send("count png", "/segment", self._next(TILES_PNG), PNG)
 
     @task(10)
-    def count(self) -> None:
-        """Count the nuclei of a 512x512 tile."""
-        self._post("count 512", self._next(TILES))
+    def stat(self) -> None:
+        """Somebody waits at the microscope, for ten seconds."""
+        headers = {**JPEG, "X-Request-Timeout-Ms": "10000"}
+        self.send("stat", "/segment?priority=stat", self._next(TILES_JPEG), headers)
+
+    @task(8)
+    def batch(self) -> None:
+        """A study that has time."""
+        self.send("batch", "/segment?priority=batch", self._next(TILES_JPEG), JPEG)
+
+    @task(9)
+    def overlay(self) -> None:
+        """Look at the outlines."""
+        path = "/segment?mask=overlay"
+        self.send("overlay png", path, self._next(TILES_JPEG), {**JPEG, **ACCEPT_PNG})
 
     @task(5)
-    def count_small(self) -> None:
-        """Count the nuclei of a 256x256 tile at a stated resolution."""
-        self._post("count 256", self._next(SMALL), "?mpp=0.25")
-
-    @task(3)
-    def mask(self) -> None:
-        """Fetch an overlay."""
-        self._post("overlay 512", self._next(TILES), "?mask=overlay", "image/png")
-
-    @task(2)
     def nuclei(self) -> None:
         """Fetch every nucleus and the label mask."""
-        self._post("nuclei 512", self._next(TILES), "?include=nuclei,mask&mask=labels")
+        path = "/segment?include=nuclei,mask&mask=labels"
+        self.send("nuclei json", path, self._next(TILES_JPEG), JPEG)
 
     @task(2)
+    def field(self) -> None:
+        """Count a field of 2000x2000, sixteen tiles of work."""
+        self.send("field 2000", "/segment", FIELD, JPEG)
+
+    @task(2)
+    def no_image(self) -> None:
+        """A report sent by mistake."""
+        self.send("bad: no image", "/segment", b"%PDF-1.7 a report", PNG, expected=422)
+
+    @task(2)
+    def cut_off(self) -> None:
+        """A file whose end is missing."""
+        cut = TILES_PNG[0][:10_000]
+        self.send("bad: cut off", "/segment", cut, PNG, expected=415)
+
+    @task(1)
+    def bad_parameter(self) -> None:
+        """A threshold that is none."""
+        path = "/segment?threshold=2"
+        self.send("bad: parameter", path, self._next(TILES_JPEG), JPEG, expected=422)
+
+    @task(5)
     def probe(self) -> None:
         """Ask whether it is ready, as an orchestrator does."""
-        self.client.get("/health/ready")
+        self.send("probe", "/health/ready")
