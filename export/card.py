@@ -155,7 +155,8 @@ Chosen from {len(calibration.trials)} combinations on {len(calibration.images)} 
 def _limits(contract: ModelContract) -> str:
     interval = contract.count_interval
     stated = (
-        f"holds for {interval.level:.0%} of images like the {interval.images} calibrated on"
+        f"is meant to hold for {interval.level:.0%} of images like the {interval.images} of "
+        f"{interval.patients} patients calibrated on{_covered(interval.coverage)}"
         if interval
         else "is not calibrated: the count comes without one"
     )
@@ -168,6 +169,12 @@ def _limits(contract: ModelContract) -> str:
 - Annotators leave faint nuclei out, so a found nucleus that is not annotated may be real.
 - A scale wrong by a factor of two makes counts useless; an image without `mpp` is taken to be at
   {contract.input.mpp:g} um/px."""
+
+
+def _covered(coverage: float | None) -> str:
+    if coverage is None:
+        return ""
+    return f"; with each patient left out in turn it held for {coverage:.0%}"
 
 
 def _making(contract: ModelContract, run: TrainedRun, commands: Sequence[str]) -> str:

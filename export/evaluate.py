@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from export.bootstrap import Bootstrap, bootstrap
 from export.curves import curves
 from service.inference.contract import MetricsEntry
+from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmenter import Segmenter, SegmentOptions
 from training.datasets import DatasetError, Sample, read_dataset, select_groups
 from training.matching import (
@@ -68,6 +69,7 @@ class Evaluation:
         split: Which part of it, and what role that part had.
         model: Name, version, SHA-256 and provider of what was measured.
         separation: The thresholds that were in force.
+        test_time_augmentation: The copies of each tile that were averaged.
         images: One result an image.
     """
 
@@ -75,6 +77,7 @@ class Evaluation:
     split: str
     model: dict[str, str]
     separation: dict[str, float]
+    test_time_augmentation: TestTimeAugmentation
     images: tuple[ImageResult, ...]
 
     @property
@@ -190,6 +193,7 @@ def evaluate(
             "seed_threshold": resolved.seed_threshold,
             "min_area_px": resolved.min_area_px,
         },
+        test_time_augmentation=resolved.test_time_augmentation,
         images=tuple(results),
     )
 
@@ -261,6 +265,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "split": evaluation.split,
         "model": evaluation.model,
         "separation": evaluation.separation,
+        "test_time_augmentation": evaluation.test_time_augmentation,
         # Binary masks know no touching nuclei: their objects are connected components.
         "annotation": sorted({image.kind for image in evaluation.images}),
         "pooled": evaluation.pooled,

@@ -25,6 +25,7 @@ from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
+from export.intervals import read_intervals
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
@@ -63,6 +64,7 @@ class ReleaseOrder:
         external_dirs: More labelled folders to measure on, none of them learnt from.
         data_root: Where the run's data folders lie, for the statistics that quality flags compare
             with; beside `validation_dir` by default.
+        intervals: File of `python -m export intervals`, where counts shall have an interval.
         description: For the contract; made from the configuration by default.
         replace: Whether an existing version may be overwritten.
         commands: For the card: what to type to make it again.
@@ -76,6 +78,7 @@ class ReleaseOrder:
     out: Path
     external_dirs: tuple[Path, ...] = ()
     data_root: Path | None = None
+    intervals: Path | None = None
     description: str | None = None
     replace: bool = False
     commands: tuple[str, ...] = ()
@@ -109,6 +112,8 @@ def release(order: ReleaseOrder, console: Console) -> Path:
     draft = build_contract(
         run, name=order.name, version=order.version, description=order.description
     )
+    if order.intervals is not None:
+        draft = draft.model_copy(update={"count_interval": read_intervals(order.intervals)})
     with _staging(order.out) as staging:
         _make(
             staging,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -125,7 +125,8 @@ def print_table(evaluation: Evaluation, console: Console) -> None:
     table.add_row("pooled", *_cells(evaluation.pooled), style="bold")
     drawn = evaluation.bootstrap()
     if drawn is not None:
-        table.add_row(f"95 %, {drawn.units} {drawn.resampled}", *_interval_cells(drawn))
+        table.add_row("95 % from", *_end_cells(drawn, 0))
+        table.add_row("95 % to", *_end_cells(drawn, 1))
     console.print(table)
 
 
@@ -135,13 +136,10 @@ def _cells(values: dict[str, float]) -> list[str]:
     return [*ratios, f"{values['truth_count']:.0f}", f"{values['predicted_count']:.0f}", bias]
 
 
-def _interval_cells(drawn: Bootstrap) -> list[str]:
-    ratios = [
-        "{:.2f}..{:.2f}".format(*drawn.intervals[name])
-        for name in ("dice", "aji", "pq", "f1_at_0.5")
-    ]
+def _end_cells(drawn: Bootstrap, end: Literal[0, 1]) -> list[str]:
+    ratios = [f"{drawn.intervals[name][end]:.3f}" for name in ("dice", "aji", "pq", "f1_at_0.5")]
     bias = drawn.intervals.get("count_bias")
-    return [*ratios, "", "", "{:+.0%}..{:+.0%}".format(*bias) if bias else "-"]
+    return [*ratios, "", "", "-" if bias is None else f"{bias[end]:+.1%}"]
 
 
 def _caption(evaluation: Evaluation) -> str:
@@ -161,4 +159,7 @@ def _caption(evaluation: Evaluation) -> str:
     parts.append(f"ECE {values['ece']:.3f}")
     if "merged_nucleus_risk" in values:
         parts.append(f"components alone would lose {values['merged_nucleus_risk']:.1%} of them")
+    drawn = evaluation.bootstrap()
+    if drawn is not None:
+        parts.append(f"95 % intervals by drawing {drawn.units} {drawn.resampled}")
     return ", ".join(parts)

@@ -198,7 +198,8 @@ def test_the_table_names_images_or_groups(
     text = console.export_text()
     assert "tnbc_p08_2" in text
     assert "nucls_test " in text
-    assert "95 %, 3 groups" in text
+    assert "95 % from" in text
+    assert "by drawing 3 groups" in " ".join(text.split())
     assert f"{evaluation.pooled['dice']:.3f}" in text
     monkeypatch.setattr("export.report.TABLE_ROWS", 2)
     print_table(evaluation, console)
