@@ -172,7 +172,8 @@ class SegmentationAnswer(_Answer):
     """When the result was made."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
-    count_interval: CountIntervalAnswer | None
+    # The default is for the OpenAPI document alone, from which FastAPI drops every null.
+    count_interval: CountIntervalAnswer | None = None
     """Interval of the count; null where the model states none, or where the caller changed a
     threshold, the image was resampled or the service averages other copies than the model was
     calibrated with: what it was measured under is then not in force."""
