@@ -174,8 +174,9 @@ def calibrate(
     chosen = calibration.chosen
     console.print(
         f"probability_threshold {chosen.probability_threshold:g}, seed_threshold "
-        f"{chosen.seed_threshold:g}, min_area_um2 {chosen.min_area_um2:g}: Dice "
-        f"{chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%}"
+        f"{chosen.seed_threshold:g}, min_area_um2 {chosen.min_area_um2:g}, min_mean_probability "
+        f"{chosen.min_mean_probability:g}: Dice {chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, "
+        f"count bias {chosen.count_bias:+.1%}"
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +221,7 @@ def evaluate(
                 probability_threshold=other.probability_threshold,
                 seed_threshold=other.seed_threshold,
                 min_area_um2=other.min_area_um2,
+                min_mean_probability=other.min_mean_probability,
             )
         segmenter = Segmenter(
             ModelSession.load(model_file), test_time_augmentation=test_time_augmentation

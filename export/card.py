@@ -143,13 +143,14 @@ def _thresholds(contract: ModelContract, calibration: Calibration) -> str:
     chosen = contract.separation
     return f"""## Thresholds
 
-| probability | seed | least area |
-|---|---|---|
-| {chosen.probability_threshold:g} | {chosen.seed_threshold:g} | {chosen.min_area_um2:g} um2 |
+| probability | seed | least area | least mean probability |
+|---|---|---|---|
+| {chosen.probability_threshold:g} | {chosen.seed_threshold:g} | {chosen.min_area_um2:g} um2 | \
+{chosen.min_mean_probability:g} |
 
 Chosen from {len(calibration.trials)} combinations on {len(calibration.images)} images of
 {", ".join(calibration.groups)} for the greatest (Dice + F1@0.5) / 2 less the mean over patients of
-|count bias|, averaged over neighbours on the grid; the whole table is in `calibration.json`."""
+|count bias|, averaged over neighbours on the grid; the best of them are in `calibration.json`."""
 
 
 def _limits(contract: ModelContract) -> str:

@@ -192,6 +192,7 @@ def evaluate(
             "probability_threshold": resolved.probability_threshold,
             "seed_threshold": resolved.seed_threshold,
             "min_area_px": resolved.min_area_px,
+            "min_mean_probability": resolved.min_mean_probability,
         },
         test_time_augmentation=resolved.test_time_augmentation,
         images=tuple(results),

@@ -278,8 +278,9 @@ def _show_calibration(calibration: Calibration, console: Console) -> None:
     chosen = calibration.chosen
     console.print(
         f"thresholds: probability {chosen.probability_threshold:g}, seed "
-        f"{chosen.seed_threshold:g}, least area {chosen.min_area_um2:g} um2 (Dice "
-        f"{chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%})"
+        f"{chosen.seed_threshold:g}, least area {chosen.min_area_um2:g} um2, least mean "
+        f"probability {chosen.min_mean_probability:g} (Dice {chosen.dice:.3f}, "
+        f"F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%})"
     )
 
 

@@ -44,6 +44,7 @@ class SegmentOptions:
         min_area_um2: The same in square micrometres; not both.
         mpp: Resolution of the image in micrometres per pixel, 0.05 to 5; overrules the image's own.
         seed_threshold: Least value of the distance map in a seed, between 0 and 1.
+        min_mean_probability: Least mean probability of a nucleus, 0 to below 1.
     """
 
     probability_threshold: float | None = None
@@ -51,6 +52,7 @@ class SegmentOptions:
     min_area_um2: float | None = None
     mpp: float | None = None
     seed_threshold: float | None = None
+    min_mean_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,14 @@ class ResolvedOptions:
         probability_threshold: Least nucleus probability of a foreground pixel.
         seed_threshold: Least value of the distance map in a seed.
         min_area_px: Least area of a nucleus in pixels of the caller's image.
+        min_mean_probability: Least mean probability of a nucleus.
         test_time_augmentation: Turned and mirrored copies whose maps were averaged.
     """
 
     probability_threshold: float
     seed_threshold: float
     min_area_px: float
+    min_mean_probability: float = 0.0
     test_time_augmentation: TestTimeAugmentation = "none"
 
 
@@ -200,6 +204,7 @@ class Segmenter:
             probability_threshold=resolved.probability_threshold,
             seed_threshold=resolved.seed_threshold,
             min_area_px=resolved.min_area_px * scale * scale,
+            min_mean_probability=resolved.min_mean_probability,
         )
         probability = np.ascontiguousarray(maps[..., 0])
         if scale != 1:
@@ -290,7 +295,17 @@ class Segmenter:
                 f"seed_threshold must lie between 0 and 1, not {seed_threshold}",
                 parameter="seed_threshold",
             )
-        return ResolvedOptions(threshold, seed_threshold, min_area_px, self._augmentation)
+        least_mean = options.min_mean_probability
+        if least_mean is None:
+            least_mean = separation.min_mean_probability
+        elif not 0 <= least_mean < 1:
+            raise InvalidParameterError(
+                f"min_mean_probability must be at least 0 and below 1, not {least_mean}",
+                parameter="min_mean_probability",
+            )
+        return ResolvedOptions(
+            threshold, seed_threshold, min_area_px, least_mean, self._augmentation
+        )
 
     def _count_interval(
         self, count: int, options: ResolvedOptions, mpp: float
@@ -301,6 +316,7 @@ class Segmenter:
         if spec is None or not (
             options.probability_threshold == calibrated.probability_threshold
             and options.seed_threshold == calibrated.seed_threshold
+            and options.min_mean_probability == calibrated.min_mean_probability
             and math.isclose(options.min_area_px * mpp**2, calibrated.min_area_um2)
             and options.test_time_augmentation == spec.test_time_augmentation
         ):

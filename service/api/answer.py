@@ -199,6 +199,7 @@ def result_document(
             "threshold": segmentation.options.probability_threshold,
             "seed_threshold": segmentation.options.seed_threshold,
             "min_area_px": segmentation.options.min_area_px,
+            "min_mean_probability": segmentation.options.min_mean_probability,
             "test_time_augmentation": segmentation.options.test_time_augmentation,
             "mask": mask,
             "mask_encoding": mask_encoding,

@@ -68,6 +68,8 @@ class UsedParameters(_Answer):
     """Height of a nucleus's seed in the distance map."""
     min_area_px: float = Field(ge=0.0, examples=[80.0])
     """Least area of a nucleus, in the image's pixels."""
+    min_mean_probability: float = Fraction
+    """Least mean probability of a nucleus; fainter ones are dropped. The model's own."""
     test_time_augmentation: Literal["none", "flips4", "dihedral8"]
     """Turned and mirrored copies whose maps were averaged; a setting of the service."""
     mask: Literal["binary", "labels", "overlay", "probability"]

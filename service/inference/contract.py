@@ -111,6 +111,9 @@ class SeparationSpec(_Spec):
     """Least value of the distance map inside a seed; unused by one-channel models."""
     min_area_um2: float = Field(ge=0.0, le=10_000.0)
     """Least area of a nucleus in square micrometres."""
+    min_mean_probability: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Least mean probability of a nucleus: a low threshold outlines nuclei well and finds false
+    ones too, and these are faint throughout."""
 
 
 class CountIntervalSpec(_Spec):

@@ -44,6 +44,7 @@ def test_the_figures_are_those_of_what_the_service_would_answer(
         "probability_threshold": 0.5,
         "seed_threshold": 0.5,
         "min_area_px": 5.0 / 0.25**2,
+        "min_mean_probability": 0.0,
     }
 
 

@@ -27,13 +27,14 @@ COARSE_GRID = {
     "probability_thresholds": (0.3, 0.4, 0.5, 0.6),
     "seed_thresholds": (0.4, 0.7),
     "min_areas_um2": (6.0, 12.0),
+    "min_mean_probabilities": (0.0, 0.7),
 }
 COMMANDS = ("python -m training fit config.json", "python -m export model runs/tiny")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse_grid() -> Iterator[None]:
-    """Sixteen combinations instead of hundreds: the gates are tested here, not the search."""
+    """Thirty-two combinations instead of hundreds: the gates are tested here, not the search."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             release_module,

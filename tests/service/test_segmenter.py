@@ -206,6 +206,7 @@ def test_threshold_is_used_and_reported(segmenter: Segmenter, he_pixels: Pixels)
         (SegmentOptions(probability_threshold=1.0), "threshold"),
         (SegmentOptions(probability_threshold=math.nan), "threshold"),
         (SegmentOptions(seed_threshold=1.0), "seed_threshold"),
+        (SegmentOptions(min_mean_probability=1.0), "min_mean_probability"),
         (SegmentOptions(min_area_px=-1), "min_area_px"),
         (SegmentOptions(min_area_px=math.inf), "min_area_px"),
         (SegmentOptions(min_area_um2=math.nan), "min_area_um2"),
@@ -268,6 +269,7 @@ def test_the_count_has_the_interval_that_the_model_states(with_interval: ModelSe
     [
         SegmentOptions(probability_threshold=0.6),
         SegmentOptions(seed_threshold=0.6),
+        SegmentOptions(min_mean_probability=0.1),
         SegmentOptions(min_area_um2=5.0),
         SegmentOptions(min_area_px=65),
         SegmentOptions(mpp=0.5),
