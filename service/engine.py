@@ -64,5 +64,6 @@ def open_engine(
         runner=batcher,
         max_batch_tiles=settings.max_batch_tiles,
         max_pixels=settings.max_pixels,
+        test_time_augmentation=settings.test_time_augmentation,
     )
     return Engine(batcher, segmenter)

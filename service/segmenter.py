@@ -7,7 +7,7 @@ is what is served.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -20,7 +20,9 @@ from service.inference.runner import DirectRunner, TileRunner, Tiles
 from service.inference.session import ModelSession
 from service.inference.shapes import side_step_px
 from service.inference.ticket import Ticket
+from service.segmentation.augmentation import COPIES, TestTimeAugmentation, stream_augmented
 from service.segmentation.instances import separate
+from service.segmentation.intervals import CountInterval, interval_of_count
 from service.segmentation.measurements import Nucleus, measure
 from service.segmentation.quality import QualityFlag, assess_quality
 from service.segmentation.quality_reference import QualityReference
@@ -45,12 +47,16 @@ class SegmentOptions:
         min_area_px: Least area of a nucleus in pixels of the caller's image.
         min_area_um2: The same in square micrometres; not both.
         mpp: Resolution of the image in micrometres per pixel, 0.05 to 5; overrules the image's own.
+        seed_threshold: Least value of the distance map in a seed, between 0 and 1.
+        min_mean_probability: Least mean probability of a nucleus, 0 to below 1.
     """
 
     probability_threshold: float | None = None
     min_area_px: float | None = None
     min_area_um2: float | None = None
     mpp: float | None = None
+    seed_threshold: float | None = None
+    min_mean_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,15 @@ class ResolvedOptions:
         probability_threshold: Least nucleus probability of a foreground pixel.
         seed_threshold: Least value of the distance map in a seed.
         min_area_px: Least area of a nucleus in pixels of the caller's image.
+        min_mean_probability: Least mean probability of a nucleus.
+        test_time_augmentation: Turned and mirrored copies whose maps were averaged.
     """
 
     probability_threshold: float
     seed_threshold: float
     min_area_px: float
+    min_mean_probability: float = 0.0
+    test_time_augmentation: TestTimeAugmentation = "none"
 
 
 @dataclass(frozen=True)
@@ -92,6 +102,8 @@ class Segmentation:
             `quality`.
         quality: What was checked to tell whether the result can be trusted; every flag, fired or
             not.
+        count_interval: Where an annotator's count is expected; None where the model states none, or
+            none that holds under these options.
     """
 
     labels: NDArray[np.int32]
@@ -111,6 +123,7 @@ class Segmentation:
     tiles: int
     timings_ms: dict[str, float]
     quality: tuple[QualityFlag, ...] = ()
+    count_interval: CountInterval | None = None
 
     @property
     def review_recommended(self) -> bool:
@@ -128,6 +141,7 @@ class Segmenter:
         runner: TileRunner | None = None,
         max_batch_tiles: int = 4,
         max_pixels: int = 64_000_000,
+        test_time_augmentation: TestTimeAugmentation = "none",
     ) -> None:
         """Take a loaded model.
 
@@ -136,11 +150,14 @@ class Segmenter:
             runner: Who runs the tiles on it; default this very thread.
             max_batch_tiles: Most tiles of an image handed to the runner at once; bounds memory.
             max_pixels: Most pixels that an image may have once it is at the model's resolution.
+            test_time_augmentation: Turned and mirrored copies of each tile whose maps are averaged;
+                four or eight times the work.
         """
         self._session = session
         self._runner: TileRunner = DirectRunner(session) if runner is None else runner
         self._max_batch_tiles = max(1, max_batch_tiles)
         self._max_pixels = max_pixels
+        self._augmentation = test_time_augmentation
         self._reference = QualityReference.from_values(session.contract.quality_reference)
 
     def segment(
@@ -191,6 +208,7 @@ class Segmenter:
             probability_threshold=resolved.probability_threshold,
             seed_threshold=resolved.seed_threshold,
             min_area_px=resolved.min_area_px * scale * scale,
+            min_mean_probability=resolved.min_mean_probability,
         )
         probability = np.ascontiguousarray(maps[..., 0])
         if scale != 1:
@@ -236,6 +254,9 @@ class Segmenter:
             tiles=len(plan),
             timings_ms=clock.laps_ms,
             quality=quality,
+            count_interval=(
+                self._count_interval(len(nuclei), resolved, mpp) if scale == 1 else None
+            ),
         )
 
     @property
@@ -244,7 +265,7 @@ class Segmenter:
         return self._session
 
     def tiles_of(self, height_px: int, width_px: int, mpp: float | None = None) -> int:
-        """Count the tiles of an image before it is decoded.
+        """Count the tiles that an image makes the model run on, before it is decoded.
 
         Args:
             height_px: Height of the image.
@@ -255,7 +276,8 @@ class Segmenter:
             ImageTooLargeError: At the model's resolution the image would exceed the bound.
         """
         known_mpp = self._session.contract.input.mpp if mpp is None else mpp
-        return len(self._plan(*self._native_size(height_px, width_px, known_mpp)[1]))
+        plan = self._plan(*self._native_size(height_px, width_px, known_mpp)[1])
+        return len(plan) * len(COPIES[self._augmentation])
 
     def _native_size(
         self, height_px: int, width_px: int, mpp: float
@@ -305,7 +327,48 @@ class Segmenter:
                 min_area_um2 = separation.min_area_um2
             _check_range("min_area_um2", min_area_um2, 0, math.inf)
             min_area_px = min_area_um2 / mpp**2
-        return ResolvedOptions(threshold, separation.seed_threshold, min_area_px)
+        seed_threshold = options.seed_threshold
+        if seed_threshold is None:
+            seed_threshold = separation.seed_threshold
+        elif not 0 < seed_threshold < 1:
+            raise InvalidParameterError(
+                f"seed_threshold must lie between 0 and 1, not {seed_threshold}",
+                parameter="seed_threshold",
+            )
+        least_mean = options.min_mean_probability
+        if least_mean is None:
+            least_mean = separation.min_mean_probability
+        elif not 0 <= least_mean < 1:
+            raise InvalidParameterError(
+                f"min_mean_probability must be at least 0 and below 1, not {least_mean}",
+                parameter="min_mean_probability",
+            )
+        return ResolvedOptions(
+            threshold, seed_threshold, min_area_px, least_mean, self._augmentation
+        )
+
+    def _count_interval(
+        self, count: int, options: ResolvedOptions, mpp: float
+    ) -> CountInterval | None:
+        """Return the interval where everything is in force that it was calibrated under."""
+        contract = self._session.contract
+        spec, calibrated = contract.count_interval, contract.separation
+        if spec is None or not (
+            options.probability_threshold == calibrated.probability_threshold
+            and options.seed_threshold == calibrated.seed_threshold
+            and options.min_mean_probability == calibrated.min_mean_probability
+            and math.isclose(options.min_area_px * mpp**2, calibrated.min_area_um2)
+            and options.test_time_augmentation == spec.test_time_augmentation
+        ):
+            return None
+        return interval_of_count(
+            count,
+            lower_ratio=spec.lower_ratio,
+            upper_ratio=spec.upper_ratio,
+            allowance=spec.allowance,
+            level=spec.level,
+            method=spec.method,
+        )
 
     def _plan(self, height_px: int, width_px: int) -> TilePlan:
         spec = self._session.contract.input
@@ -326,8 +389,11 @@ class Segmenter:
                 clock.lap("tiling")
                 yield tiles
 
+        def run(chunks: Iterable[Tiles]) -> Iterator[Tiles]:
+            return self._runner.stream(chunks, ticket)
+
         start = 0
-        for tile_maps in self._runner.stream(cut(), ticket):
+        for tile_maps in stream_augmented(run, cut(), self._augmentation):
             clock.lap("inference")
             paste(maps, tile_maps, plan, start)
             start += len(tile_maps)

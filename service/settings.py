@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     admin_routes: bool = False
     """Serve the routes that change which version is active. They ask for no login: open them only
     where nobody but the operator can reach the service."""
+    test_time_augmentation: Literal["none", "flips4", "dihedral8"] = "none"
+    """Turned and mirrored copies of each tile whose maps are averaged: a little more accurate, for
+    four (`flips4`) or eight (`dihedral8`) times the computing of every request."""
 
     # --- what it accepts ---
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)
