@@ -19,7 +19,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from service import __version__
-from service.api import health, models, pages, problem_types, schemas, segment
+from service.api import health, models, pages, problem_types, schemas, segment, signing_keys
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
 from service.api.state import Canary, ServiceState, model_key
@@ -32,14 +32,15 @@ from service.middleware import (
     ErrorBoundaryMiddleware,
     RequestIdMiddleware,
 )
+from service.provenance.keys import open_keyring
 from service.segmenter import Segmenter
 from service.settings import Settings
 from service.telemetry import Metrics
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
-Send an image to `POST /segment`; `Accept` chooses between JSON and a PNG mask. Coordinates are
-`(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
+Send an image to `POST /segment`; `Accept` or `format` chooses JSON, a PNG mask, GeoJSON, CSV,
+COCO, FHIR or HL7. Coordinates are `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
 types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
@@ -47,6 +48,7 @@ types are explained under `/problems`.
 _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
+    {"name": "provenance", "description": "How results are verified."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -84,6 +86,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
+    keyring = open_keyring(settings.data_dir, settings.signing_key)
     repository = ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
@@ -112,7 +115,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         observer=metrics,
         expected_service_s=max(canary.duration_ms for canary in canaries) / 1000.0,
     )
-    return ServiceState(settings, repository, segmenters, pool, tuple(canaries))
+    return ServiceState(settings, repository, segmenters, pool, tuple(canaries), keyring)
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +223,7 @@ def create_app(settings: Settings) -> FastAPI:
     for router in (
         segment.router,
         models.router,
+        signing_keys.router,
         health.router,
         problem_types.router,
         pages.router,

@@ -93,7 +93,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "not-acceptable",
         406,
         "No acceptable representation",
-        "Accept application/json or image/png.",
+        "Accept application/json, or another representation that the detail names.",
         (errors.NotAcceptableError,),
     ),
     ProblemType(
@@ -153,6 +153,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.InvalidParameterError, RequestValidationError),
     ),
     ProblemType(
+        "patient-data-refused",
+        422,
+        "Patient data is refused",
+        "Send accession, specimen_id and order_id; never a name, a birth date or a record number.",
+        (errors.PatientDataError,),
+    ),
+    ProblemType(
         "headers-too-large",
         431,
         "The request line and headers have too many bytes",
@@ -163,7 +170,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         500,
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
-        (errors.ModelContractError, errors.ProviderError),
+        (errors.ModelContractError, errors.ProviderError, errors.SigningKeyError),
     ),
     ProblemType(
         "overloaded",

@@ -6,14 +6,27 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answer import Result, make_result, represent
+from service.api.answer import Result, make_result
 from service.api.documentation import REQUEST_ID_HEADER, VARY_HEADER, problem_answers
 from service.api.examples import SEGMENTATION_EXAMPLE
-from service.api.negotiation import JSON, PNG, choose_representation
+from service.api.identity import ALLOWED_IDENTIFIER, GREATEST_IDENTIFIER_LENGTH, IDENTITY_FIELDS
+from service.api.negotiation import (
+    COCO,
+    CSV,
+    FHIR,
+    GEOJSON,
+    HL7,
+    HL7_ER7,
+    JSON,
+    MEDIA_TYPE_OF,
+    PNG,
+    choose_representation,
+)
 from service.api.parameters import SegmentParameters, get_segment_parameters
+from service.api.representation import represent
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, StateDependency
-from service.api.upload import FIELD, read_image_bytes
+from service.api.upload import FIELD, read_upload
 from service.images.decode import ImageLimits
 
 router = APIRouter(tags=["segmentation"])
@@ -35,7 +48,17 @@ _REQUEST_BODY: dict[str, Any] = {
                         "type": "string",
                         "format": "binary",
                         "description": "The image file.",
-                    }
+                    },
+                    **{
+                        name: {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": GREATEST_IDENTIFIER_LENGTH,
+                            "pattern": ALLOWED_IDENTIFIER,
+                            "description": f"The same as the query parameter `{name}`.",
+                        }
+                        for name in IDENTITY_FIELDS
+                    },
                 },
                 "additionalProperties": False,
             }
@@ -54,10 +77,14 @@ def _text_header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
+def _described(kind: str, description: str) -> dict[str, Any]:
+    return {"schema": {"type": kind, "description": description}}
+
+
 _SUCCESS: dict[str, Any] = {
     "description": (
-        "The count as JSON, or the mask as PNG: Accept decides. The `X-Karyon-` headers come with"
-        " PNG."
+        "The result in the representation that `format` or Accept asks for. The `X-Karyon-` headers"
+        " come with every one but `application/json`."
     ),
     "headers": {
         **REQUEST_ID_HEADER,
@@ -74,6 +101,9 @@ _SUCCESS: dict[str, Any] = {
         ),
         "X-Karyon-Provider": _text_header("Provider that really ran.", "CPUExecutionProvider"),
         "X-Karyon-Status": _text_header("`preliminary` until reviewed.", "preliminary"),
+        "X-Karyon-Accession": _text_header("`accession`, where it was sent.", "S26-1234"),
+        "X-Karyon-Specimen-Id": _text_header("`specimen_id`, where it was sent.", "S26-1234-A1"),
+        "X-Karyon-Order-Id": _text_header("`order_id`, where it was sent.", "ORD-778812"),
         "X-Karyon-Review-Recommended": {
             "description": "Whether any quality flag fired; the JSON answer tells which and why.",
             "schema": {"type": "string", "enum": ["true", "false"]},
@@ -86,6 +116,12 @@ _SUCCESS: dict[str, Any] = {
             "example": SEGMENTATION_EXAMPLE,
         },
         PNG: _BINARY,
+        GEOJSON: _described("object", "A FeatureCollection, one feature a nucleus; for QuPath."),
+        CSV: _described("string", "One row a nucleus, units in the header; RFC 4180."),
+        FHIR: _described("object", "An R4 Bundle: DiagnosticReport, Observations, Provenance."),
+        HL7: _described("string", "A version 2.5.1 ORU^R01 message in ER7, segments ended by CR."),
+        HL7_ER7: _described("string", "The same."),
+        COCO: _described("object", "A COCO data set of one image with uncompressed run lengths."),
     },
 }
 
@@ -123,6 +159,7 @@ def _observe(observer: Observer, result: Result) -> None:
             "unsupported-image",
             "image-too-small",
             "invalid-parameter",
+            "patient-data-refused",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -138,20 +175,31 @@ async def segment_image(
     """Find every nucleus of an H&E image.
 
     `Accept: application/json` (the default) answers with counts and areas, `Accept: image/png` with
-    the mask and the count in headers. Results are preliminary and for research use only.
+    the mask and the count in headers; GeoJSON, CSV, COCO, FHIR and HL7 likewise, or by `format`.
+    Results are preliminary and for research use only.
     """
-    media_type = choose_representation(",".join(request.headers.getlist("accept")))
+    if parameters.format is not None:
+        media_type = MEDIA_TYPE_OF[parameters.format]
+    else:
+        media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
     limits = ImageLimits(
         max_pixels=state.settings.max_pixels, min_side_px=state.settings.min_side_px
     )
     async with state.pool.place():
-        data = await read_image_bytes(request, timeout_s=state.settings.upload_timeout_s)
+        upload = await read_upload(request, timeout_s=state.settings.upload_timeout_s)
+        asked = parameters.with_form_fields(upload.fields)
 
         def work(queue_ms: float) -> tuple[Result, bytes, dict[str, str]]:
-            result = make_result(data, segmenter, parameters, limits)
+            result = make_result(upload.image, segmenter, asked, limits)
             result.timings_ms["queue"] = queue_ms
-            return result, *represent(result, media_type, parameters)
+            return result, *represent(
+                result,
+                media_type,
+                asked,
+                keyring=state.keyring,
+                reporting=state.settings.reporting,
+            )
 
         result, body, headers = await state.pool.run(work, client_gone=request.is_disconnected)
     _observe(observer, result)

@@ -12,6 +12,7 @@ from service.api.work import QueueObserver, WorkPool
 from service.errors import NotReadyError
 from service.inference.repository import ModelRepository
 from service.inference.session import ModelSession
+from service.provenance.keys import Keyring
 from service.segmenter import Segmenter
 from service.settings import Settings
 
@@ -68,6 +69,7 @@ class ServiceState:
         segmenters: One segmenter for each loaded session, by `name:version`.
         pool: The one pool in which work runs.
         canaries: One canary result for each model.
+        keyring: Signs the results.
     """
 
     settings: Settings
@@ -75,6 +77,7 @@ class ServiceState:
     segmenters: Mapping[str, Segmenter]
     pool: WorkPool
     canaries: tuple[Canary, ...]
+    keyring: Keyring
 
     def segmenter(self, model: str | None) -> Segmenter:
         """Return the segmenter of a model, the default one for None.

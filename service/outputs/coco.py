@@ -16,7 +16,6 @@ from service.outputs.identity import ResultIdentity
 from service.outputs.rle import encode_label_rles
 from service.segmentation.measurements import Nucleus
 
-MEDIA_TYPE = "application/vnd.karyon.coco+json"
 CATEGORY = {"id": 1, "name": "nucleus", "supercategory": "cell"}
 
 

@@ -6,8 +6,11 @@ else.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 LOCAL_SYSTEM = "urn:karyon:codes"
+# Settings are read into these classes by pydantic, and a misspelt member must not be ignored.
+_CLOSED = {"extra": "forbid"}
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,8 @@ class Code:
         system: URI of the code system (FHIR `Coding.system`).
         hl7_system: Name of the code system in HL7 table 0396; `L` is local, `LN` LOINC.
     """
+
+    __pydantic_config__: ClassVar = _CLOSED
 
     code: str
     display: str
@@ -39,6 +44,8 @@ class ReportCodes:
         area_fraction: Share of the image that is nucleus, in per cent.
     """
 
+    __pydantic_config__: ClassVar = _CLOSED
+
     report: Code = Code("nuclei-analysis", "Nuclei in H&E histology, image analysis")
     count: Code = Code("nuclei-count", "Number of nuclei in image")
     count_interval: Code = Code("nuclei-count-interval", "Interval of the number of nuclei")
@@ -56,6 +63,8 @@ class IdentifierSystems:
         order: Of `order_id`.
     """
 
+    __pydantic_config__: ClassVar = _CLOSED
+
     accession: str | None = None
     specimen: str | None = None
     order: str | None = None
@@ -72,6 +81,8 @@ class Hl7Parties:
         receiving_facility: MSH-6.
         processing_id: MSH-11: `P` production, `T` training, `D` debugging.
     """
+
+    __pydantic_config__: ClassVar = _CLOSED
 
     sending_application: str = "KARYON"
     sending_facility: str = ""

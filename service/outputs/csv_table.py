@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from service.outputs.identity import ResultIdentity
 from service.segmentation.measurements import Nucleus
 
-MEDIA_TYPE = "text/csv"
 COLUMNS = (
     "result_id", "accession", "specimen_id", "order_id", "nucleus_id", "centroid_x_px",
     "centroid_y_px", "left_px", "top_px", "width_px", "height_px", "area_px", "area_um2",

@@ -21,7 +21,6 @@ import orjson
 from service.outputs.codes import Code, IdentifierSystems, ReportCodes
 from service.outputs.report import ReportedResult
 
-MEDIA_TYPE = "application/fhir+json"
 BundleType = Literal["collection", "transaction"]
 Resource = dict[str, Any]
 

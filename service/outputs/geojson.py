@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from service.outputs.polygons import Polygon, trace_polygons
 from service.segmentation.measurements import Nucleus
 
-MEDIA_TYPE = "application/geo+json"
 ObjectType = Literal["detection", "annotation"]
 # Haematoxylin's complement on a screen: seen on every stain.
 CLASSIFICATION = {"name": "Nucleus", "color": [0, 255, 0]}

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from service.outputs.codes import Code, Hl7Parties, ReportCodes
 from service.outputs.report import ReportedResult
 
-MEDIA_TYPE = "application/hl7-v2"
 SEGMENT_END = "\r"
 _ENCODING_CHARACTERS = "^~\\&"
 # HL7 table 0085 (observation result status) and 0123 (result status): the same four letters.
