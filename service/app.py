@@ -20,6 +20,7 @@ from starlette.middleware import Middleware
 
 from service import __version__
 from service.api import health, models, pages, problem_types, schemas, segment, signing_keys
+from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
 from service.api.state import Canary, ServiceState, model_key
@@ -39,9 +40,9 @@ from service.telemetry import Metrics
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
-Send an image to `POST /segment`; `Accept` or `format` chooses JSON, a PNG mask, GeoJSON, CSV,
-COCO, FHIR or HL7. Coordinates are `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
-types are explained under `/problems`.
+Send an image to `POST /segment`; `Accept` or `format` chooses JSON, a PNG mask, GeoJSON, CSV, COCO,
+FHIR or HL7. Coordinates are `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457
+problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
@@ -154,6 +155,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
+    # FastAPI drops the null members of examples.
+    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)

@@ -28,7 +28,6 @@ from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
 from service.segmenter import Segmentation, Segmenter
 
-
 SOFTWARE_NAME = "karyon"
 
 

@@ -8,8 +8,8 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
-from service.api.negotiation import Format
 from service.api.identity import Identifier, ResultIdentity, refuse_patients
+from service.api.negotiation import Format
 from service.api.upload import InvalidFormFieldError
 from service.errors import InvalidParameterError
 from service.segmenter import SegmentOptions

@@ -18,7 +18,7 @@ from service.api.answer import (
 from service.api.parameters import SegmentParameters
 from service.api.schemas import RESEARCH_USE_ONLY
 from service.outputs.coco import build_coco
-from service.outputs.codes import Reporting
+from service.outputs.codes import LOCAL_REPORTING, Reporting
 from service.outputs.csv_table import build_csv
 from service.outputs.fhir import build_bundle
 from service.outputs.geojson import build_geojson
@@ -55,7 +55,7 @@ def represent(
     parameters: SegmentParameters,
     *,
     keyring: Keyring,
-    reporting: Reporting = Reporting(),
+    reporting: Reporting = LOCAL_REPORTING,
 ) -> tuple[bytes, dict[str, str]]:
     """Return body and extra headers of an answer.
 

@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.outputs.identity import ResultIdentity
+from service.outputs.identity import NO_IDENTITY, ResultIdentity
 from service.outputs.rle import encode_label_rles
 from service.segmentation.measurements import Nucleus
 
@@ -26,7 +26,7 @@ def build_coco(
     result_id: str,
     created_utc: str,
     description: str,
-    identity: ResultIdentity = ResultIdentity(),
+    identity: ResultIdentity = NO_IDENTITY,
 ) -> bytes:
     """Write the data set.
 
@@ -55,9 +55,7 @@ def build_coco(
                 "order_id": identity.order_id,
             },
             "licenses": [],
-            "images": [
-                {"id": 1, "width": width_px, "height": height_px, "file_name": result_id}
-            ],
+            "images": [{"id": 1, "width": width_px, "height": height_px, "file_name": result_id}],
             "categories": [CATEGORY],
             "annotations": [
                 {

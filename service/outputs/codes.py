@@ -104,3 +104,13 @@ class Reporting:
     codes: ReportCodes = ReportCodes()
     systems: IdentifierSystems = IdentifierSystems()
     parties: Hl7Parties = Hl7Parties()
+
+
+LOCAL_CODES = ReportCodes()
+"""The codes of an installation that has not mapped them."""
+NO_SYSTEMS = IdentifierSystems()
+"""Identifiers without namespaces."""
+UNNAMED_PARTIES = Hl7Parties()
+"""Karyon talks to nobody in particular."""
+LOCAL_REPORTING = Reporting()
+"""All of these."""

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from service.outputs.identity import ResultIdentity
+from service.outputs.identity import NO_IDENTITY, ResultIdentity
 from service.segmentation.measurements import Nucleus
 
 COLUMNS = (
@@ -27,7 +27,7 @@ def build_csv(
     nuclei: Sequence[Nucleus],
     *,
     result_id: str,
-    identity: ResultIdentity = ResultIdentity(),
+    identity: ResultIdentity = NO_IDENTITY,
     mpp: float | None = None,
 ) -> bytes:
     """Write the table.

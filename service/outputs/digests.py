@@ -1,10 +1,10 @@
-"""SHA-256 digests of pixels and labels that anyone can compute again, in any language.
+r"""SHA-256 digests of pixels and labels that anyone can compute again, in any language.
 
 One line of ASCII says what follows, how high and how wide; the values follow row by row. The same
 bytes in another shape therefore have another digest.
 
-    pixels   "RGB8 <height> <width>\\n", then 3 bytes a pixel
-    labels   "INT32LE <height> <width>\\n", then 4 bytes a pixel, least significant first
+    pixels   "RGB8 <height> <width>\n", then 3 bytes a pixel
+    labels   "INT32LE <height> <width>\n", then 4 bytes a pixel, least significant first
 """
 
 import hashlib

@@ -18,7 +18,13 @@ from typing import Any, Literal
 
 import orjson
 
-from service.outputs.codes import Code, IdentifierSystems, ReportCodes
+from service.outputs.codes import (
+    LOCAL_CODES,
+    NO_SYSTEMS,
+    Code,
+    IdentifierSystems,
+    ReportCodes,
+)
 from service.outputs.report import ReportedResult
 
 BundleType = Literal["collection", "transaction"]
@@ -52,8 +58,8 @@ _PARTICIPANT_SYSTEM = "http://terminology.hl7.org/CodeSystem/provenance-particip
 
 def build_bundle(
     result: ReportedResult,
-    codes: ReportCodes = ReportCodes(),
-    systems: IdentifierSystems = IdentifierSystems(),
+    codes: ReportCodes = LOCAL_CODES,
+    systems: IdentifierSystems = NO_SYSTEMS,
     *,
     bundle_type: BundleType = "collection",
 ) -> bytes:
@@ -176,22 +182,25 @@ class _Builder:
         report: Resource = {
             "resourceType": "DiagnosticReport",
             "id": self._id("report"),
-            "identifier": [
-                {"system": _UUID_SYSTEM, "value": f"urn:uuid:{uuid.UUID(result.id)}"}
-            ],
+            "identifier": [{"system": _UUID_SYSTEM, "value": f"urn:uuid:{uuid.UUID(result.id)}"}],
             **self._context(),
             "code": _concept(self._codes.report),
-            "performer": [{"display": f"{result.software_name} {result.software_version}"}],
             "result": [self._reference("Observation", item["id"]) for item in observations],
             "conclusion": " ".join(result.comments),
         }
+        if result.review is not None:
+            report["resultsInterpreter"] = [
+                {"type": "Practitioner", "identifier": {"value": result.review.reviewer}}
+            ]
         if self._has_specimen:
             report["specimen"] = [self._reference("Specimen", self._specimen_id)]
         return report
 
     def _observations(self) -> list[Resource]:
         result, codes = self._result, self._codes
-        count = self._observation("count", codes.count, _quantity(result.count, "nuclei", "{nuclei}"))
+        count = self._observation(
+            "count", codes.count, _quantity(result.count, "nuclei", "{nuclei}")
+        )
         interval = result.count_interval
         if interval is not None and result.status != "cancelled":
             count["component"] = [

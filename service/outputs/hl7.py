@@ -16,7 +16,7 @@ import datetime as dt
 import hashlib
 from collections.abc import Sequence
 
-from service.outputs.codes import Code, Hl7Parties, ReportCodes
+from service.outputs.codes import LOCAL_CODES, UNNAMED_PARTIES, Code, Hl7Parties, ReportCodes
 from service.outputs.report import ReportedResult
 
 SEGMENT_END = "\r"
@@ -58,7 +58,7 @@ def control_id(result: ReportedResult) -> str:
 
 
 def build_oru_r01(
-    result: ReportedResult, codes: ReportCodes = ReportCodes(), parties: Hl7Parties = Hl7Parties()
+    result: ReportedResult, codes: ReportCodes = LOCAL_CODES, parties: Hl7Parties = UNNAMED_PARTIES
 ) -> bytes:
     r"""Build the message.
 
@@ -114,9 +114,7 @@ def build_oru_r01(
     # Without a specimen's own number the accession is what binds the result to glass.
     specimen = identity.specimen_id or identity.accession
     if specimen is not None:
-        segments.append(
-            _segment("SPM", {1: "1", 2: escape(specimen), 4: "TISS^Tissue^HL70487"})
-        )
+        segments.append(_segment("SPM", {1: "1", 2: escape(specimen), 4: "TISS^Tissue^HL70487"}))
     return "".join(segment + SEGMENT_END for segment in segments).encode("utf-8")
 
 

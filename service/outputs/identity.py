@@ -16,3 +16,7 @@ class ResultIdentity:
     accession: str | None = None
     specimen_id: str | None = None
     order_id: str | None = None
+
+
+NO_IDENTITY = ResultIdentity()
+"""Nothing was given."""

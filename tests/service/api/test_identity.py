@@ -22,9 +22,9 @@ def post(client: TestClient, image: bytes, **options: Any) -> httpx.Response:
 def test_json_echoes_the_query_and_the_form(client: TestClient, he_png: bytes) -> None:
     assert post(client, he_png, params=IDENTITY).json()["identity"] == IDENTITY
     assert post(client, he_png, data=IDENTITY).json()["identity"] == IDENTITY
-    mixed = post(
-        client, he_png, params={"accession": "S26-1"}, data={"order_id": "O-2"}
-    ).json()["identity"]
+    mixed = post(client, he_png, params={"accession": "S26-1"}, data={"order_id": "O-2"}).json()[
+        "identity"
+    ]
     assert mixed == {"accession": "S26-1", "specimen_id": None, "order_id": "O-2"}
     assert set(post(client, he_png).json()["identity"].values()) == {None}
 

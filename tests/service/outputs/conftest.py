@@ -51,9 +51,10 @@ def _states() -> Iterator[tuple[str, dict[str, Any]]]:
     envelope = {"payloadType": "application/vnd.in-toto+json", "payload": "e30=", "signatures": []}
     yield "signed", {"provenance": envelope}
     flag = {"name": "blur", "fired": True, "message": "The image is blurred."}
-    yield "flagged", {
-        "quality": {"flags": [flag], "review_recommended": True, "reasons": [flag["message"]]}
-    }
+    yield (
+        "flagged",
+        {"quality": {"flags": [flag], "review_recommended": True, "reasons": [flag["message"]]}},
+    )
 
 
 STATES = dict(_states())

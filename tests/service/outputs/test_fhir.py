@@ -85,9 +85,7 @@ def test_identifiers_codes_and_namespaces_are_the_laboratory_s(
     systems = IdentifierSystems(
         accession="https://lab.example/acc", specimen="https://lab.example/sp", order="urn:oid:1.2"
     )
-    bundle = bundle_of(
-        result_document(), codes=codes, systems=systems, bundle_type="transaction"
-    )
+    bundle = bundle_of(result_document(), codes=codes, systems=systems, bundle_type="transaction")
     count = of_type(bundle, "Observation")[0]
     assert count["code"]["coding"][0] == {
         "system": "https://lab.example/codes", "code": "NUC", "display": "Nuclei",

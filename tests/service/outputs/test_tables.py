@@ -91,9 +91,7 @@ def features_of(
     return features
 
 
-def test_geojson_is_what_qupath_reads(
-    he_labels: NDArray[np.int32], nuclei: list[Nucleus]
-) -> None:
+def test_geojson_is_what_qupath_reads(he_labels: NDArray[np.int32], nuclei: list[Nucleus]) -> None:
     features = features_of(he_labels, nuclei, mpp=0.25)
     assert len({uuid.UUID(feature["id"]) for feature in features}) == len(nuclei)
     for feature, nucleus in zip(features, nuclei, strict=True):
