@@ -1,4 +1,4 @@
-"""The command line: `python -m service [serve]`, `segment IMAGE...`, `doctor`, `openapi`."""
+"""The command line: `python -m service [serve]`, `segment`, `verify`, `replay`, `doctor`..."""
 
 import sys
 from pathlib import Path
@@ -17,6 +17,7 @@ from service.doctor import examine, print_report
 from service.errors import KaryonError
 from service.files import check_results, check_stems, segment_file
 from service.images.decode import ImageLimits
+from service.provenance_commands import replay, verify
 from service.segmenter import Segmenter
 from service.server import run_server
 from service.settings import Settings, load_settings
@@ -203,6 +204,10 @@ def segment(
     if failures:
         print(f"{len(failures)} of {len(images)} images failed.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+app.command()(verify)
+app.command()(replay)
 
 
 @app.command()

@@ -17,8 +17,18 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from service import __version__
-from service.api import administration, health, models, pages, problem_types, schemas, segment
+from service.api import (
+    administration,
+    health,
+    models,
+    pages,
+    problem_types,
+    schemas,
+    segment,
+    signing_keys,
+)
 from service.api.cache import ResultCache
+from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.problems import problem_response, register_problem_handlers
 from service.api.quota import CallerQuota
@@ -36,6 +46,7 @@ from service.middleware import (
     ErrorBoundaryMiddleware,
     RequestIdMiddleware,
 )
+from service.provenance.keys import open_keyring
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -45,15 +56,16 @@ from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
-Send an image to `POST /segment`; `Accept` chooses between JSON and a PNG mask. Coordinates are
-`(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
-types are explained under `/problems`.
+Send an image to `POST /segment`; `Accept` or `format` chooses JSON, a PNG mask, GeoJSON, CSV, COCO,
+FHIR or HL7. Coordinates are `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457
+problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
 _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
+    {"name": "provenance", "description": "How results are verified."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -101,6 +113,7 @@ def open_service(
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
     tracing = open_tracing(settings) if tracing is None else tracing
+    keyring = open_keyring(settings.data_dir, settings.signing_key)
     # OpenCV's own threads would only fight with those of the workers and of the model.
     cv2.setNumThreads(1)
     repository = open_repository(settings)
@@ -135,6 +148,7 @@ def open_service(
         cache=ResultCache(settings.cache_bytes, metrics),
         quota=CallerQuota(settings.quota_requests_per_minute),
         tracing=tracing,
+        keyring=keyring,
         shadow=shadow,
     )
 
@@ -175,6 +189,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
+    # FastAPI drops the null members of examples.
+    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -249,6 +266,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     for router in (
         segment.router,
         models.router,
+        signing_keys.router,
         health.router,
         problem_types.router,
         pages.router,

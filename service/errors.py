@@ -25,6 +25,10 @@ class InvalidParameterError(KaryonError):
         self.parameter = parameter
 
 
+class PatientDataError(InvalidParameterError):
+    """A field would identify a patient; its value was not looked at."""
+
+
 class UnreadableImageError(KaryonError):
     """The bytes are empty, truncated, or no image of a kind that is read here."""
 
@@ -92,6 +96,10 @@ class ProviderError(KaryonError):
 
 class PrecisionError(ProviderError):
     """The precision asked for was not accepted for the model, or the processor is no good at it."""
+
+
+class SigningKeyError(KaryonError):
+    """The key that signs results, or a public key, cannot be read, made or trusted."""
 
 
 class OverloadedError(KaryonError):

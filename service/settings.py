@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
+
 ENVIRONMENT_PREFIX = "KARYON_"
 
 
@@ -114,6 +116,20 @@ class Settings(BaseSettings):
     batch_delay_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
     """Longest wait in milliseconds for a GPU's batch to fill while other requests are at work."""
 
+    # --- what it keeps, and signs with ---
+    data_dir: Path = Path("karyon-data")
+    """Folder of the service's own data; made where missing, and must be writable."""
+    signing_key: Path | None = None
+    """Ed25519 private key (PEM, PKCS #8) that signs results; unset makes one in `data_dir`."""
+
+    # --- what laboratory messages say ---
+    result_codes: ReportCodes = ReportCodes()
+    """Codes of FHIR and HL7 results, a JSON object; what is not named keeps its local code."""
+    identifier_systems: IdentifierSystems = IdentifierSystems()
+    """Namespaces of accession, specimen and order in FHIR, a JSON object of URIs."""
+    hl7_parties: Hl7Parties = Hl7Parties()
+    """Sender, receiver and processing id of HL7 messages, a JSON object."""
+
     # --- what it tells ---
     otlp_endpoint: str | None = None
     """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
@@ -122,6 +138,11 @@ class Settings(BaseSettings):
     """Least severity that is logged; probes and metrics scrapes are logged at `debug`."""
     log_format: Literal["auto", "json", "console"] = "auto"
     """`json` is one object a line on standard error; `auto` is `console` on a terminal."""
+
+    @property
+    def reporting(self) -> Reporting:
+        """All that laboratory messages are built with."""
+        return Reporting(self.result_codes, self.identifier_systems, self.hl7_parties)
 
 
 def load_settings(

@@ -8,10 +8,11 @@ import hashlib
 import time
 from dataclasses import dataclass
 
-from service.api.answer import Result, make_result, recall_result, represent
+from service.api.answer import Result, make_result, recall_result
 from service.api.cache import CacheKey
 from service.api.negotiation import PNG
 from service.api.parameters import SegmentParameters
+from service.api.representation import represent
 from service.api.state import ServiceState
 from service.api.work import Place
 from service.images.decode import ImageLimits, check_bounds, read_header
@@ -80,14 +81,31 @@ async def answer_image(
     )
     start_s = time.perf_counter()
 
+    def finish(result: Result) -> Answer:
+        represented = represent(
+            result,
+            media_type,
+            parameters,
+            keyring=state.keyring,
+            reporting=state.settings.reporting,
+        )
+        return Answer(result, *represented)
+
     def look() -> Answer | tuple[CacheKey | None, ImageHeader, int]:
         key = None
         if state.cache.max_bytes:
             key = _cache_key(data, media_type, parameters, segmenter)
         stored = None if key is None else state.cache.get(key)
         if key is not None and stored is not None:
-            result = recall_result(stored, segmenter.session, key.sha256, len(data), start_s)
-            return Answer(result, *represent(result, media_type, parameters))
+            result = recall_result(
+                stored,
+                segmenter.session,
+                parameters.identity,
+                sha256=key.sha256,
+                upload_bytes=len(data),
+                start_s=start_s,
+            )
+            return finish(result)
         header = read_header(data)
         check_bounds(header, limits)
         return key, header, segmenter.tiles_of(header.height_px, header.width_px, parameters.mpp)
@@ -104,7 +122,13 @@ async def answer_image(
         result = make_result(data, segmenter, parameters, limits, place.ticket)
         result.timings_ms["queue"] = queue_ms
         if key is not None:
-            state.cache.put(key, result.image, result.segmentation)
-        return Answer(result, *represent(result, media_type, parameters))
+            state.cache.put(
+                key,
+                result.image,
+                result.segmentation,
+                pixel_sha256=result.pixel_sha256,
+                labels_sha256=result.labels_sha256,
+            )
+        return finish(result)
 
     return await state.pool.run(work, place, gone=gone)

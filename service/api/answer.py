@@ -16,18 +16,22 @@ from typing import Any
 
 import orjson
 
+from service import __version__
 from service.api.cache import StoredResult
-from service.api.negotiation import PNG
+from service.api.identity import ResultIdentity
 from service.api.parameters import MaskEncoding, MaskKind, Part, SegmentParameters
 from service.api.schemas import RESEARCH_USE_ONLY
 from service.images.decode import DecodedImage, ImageLimits, decode_image
 from service.inference.session import ModelSession
 from service.inference.ticket import Ticket
+from service.outputs.digests import digest_labels, digest_pixels
 from service.outputs.overlay import encode_overlay
 from service.outputs.png import encode_binary, encode_labels, encode_probability
 from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
 from service.segmenter import Segmentation, Segmenter
+
+SOFTWARE_NAME = "karyon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +42,10 @@ class Result:
         id: Identifier, new for each result.
         created_utc: ISO 8601 time.
         sha256: Of the image file's bytes, hexadecimal.
+        pixel_sha256: Of the decoded pixels (`service.outputs.digests`).
+        labels_sha256: Of the labels, likewise.
         upload_bytes: Size of the image file.
+        identity: The laboratory's identifiers.
         image: The decoded image.
         segmentation: What was found in it.
         start_s: `time.perf_counter()` when work on it began.
@@ -50,7 +57,10 @@ class Result:
     id: str
     created_utc: str
     sha256: str
+    pixel_sha256: str
+    labels_sha256: str
     upload_bytes: int
+    identity: ResultIdentity
     image: DecodedImage
     segmentation: Segmentation
     start_s: float
@@ -89,7 +99,10 @@ def make_result(
         id=uuid.uuid4().hex,
         created_utc=_now_utc(),
         sha256=hashlib.sha256(data).hexdigest(),
+        pixel_sha256=digest_pixels(image.pixels),
+        labels_sha256=digest_labels(segmentation.labels),
         upload_bytes=len(data),
+        identity=parameters.identity,
         image=image,
         segmentation=segmentation,
         start_s=start_s,
@@ -98,7 +111,13 @@ def make_result(
 
 
 def recall_result(
-    stored: StoredResult, model: ModelSession, sha256: str, upload_bytes: int, start_s: float
+    stored: StoredResult,
+    model: ModelSession,
+    identity: ResultIdentity,
+    *,
+    sha256: str,
+    upload_bytes: int,
+    start_s: float,
 ) -> Result:
     """Make the result of this request from that of an earlier one.
 
@@ -108,6 +127,7 @@ def recall_result(
     Args:
         stored: What was kept.
         model: The model that the request asks for, which made it.
+        identity: The identifiers of this request.
         sha256: Of this request's file.
         upload_bytes: Size of this request's file.
         start_s: `time.perf_counter()` when work on this request began.
@@ -116,7 +136,10 @@ def recall_result(
         id=uuid.uuid4().hex,
         created_utc=_now_utc(),
         sha256=sha256,
+        pixel_sha256=stored.pixel_sha256,
+        labels_sha256=stored.labels_sha256,
         upload_bytes=upload_bytes,
+        identity=identity,
         image=stored.image,
         segmentation=stored.segmentation(model),
         start_s=start_s,
@@ -162,7 +185,8 @@ def _mask_document(result: Result, kind: MaskKind, encoding: MaskEncoding) -> di
     return {"kind": kind, "encoding": encoding, "nuclei": nuclei}
 
 
-def _known_mpp(segmentation: Segmentation) -> float | None:
+def known_mpp(segmentation: Segmentation) -> float | None:
+    """Return micrometres a pixel where somebody said so, None where they are assumed."""
     return None if segmentation.mpp_source == "assumed_native" else segmentation.mpp
 
 
@@ -205,12 +229,13 @@ def result_document(
     segmentation, image = result.segmentation, result.image
     model = segmentation.model
     height_px, width_px = segmentation.labels.shape
-    mpp = _known_mpp(segmentation)
+    mpp = known_mpp(segmentation)
     document: dict[str, Any] = {
         "id": result.id,
         "status": "preliminary",
         "research_use_only": RESEARCH_USE_ONLY,
         "created_utc": result.created_utc,
+        "identity": dataclasses.asdict(result.identity),
         "count": segmentation.count,
         "count_interval": (
             None
@@ -231,13 +256,16 @@ def result_document(
         "provider": model.provider,
         "precision": model.precision,
         "cached": result.cached,
+        "software": {"name": SOFTWARE_NAME, "version": __version__},
         "image": {
             "width": width_px,
             "height": height_px,
             "format": image.format,
             "sha256": result.sha256,
+            "pixel_sha256": result.pixel_sha256,
             "mpp": segmentation.mpp,
             "mpp_source": segmentation.mpp_source,
+            "mpp_tag": image.mpp_source if segmentation.mpp_source == "image" else None,
             "notes": list(image.notes),
         },
         "parameters": {
@@ -276,10 +304,16 @@ def to_json(document: dict[str, Any]) -> bytes:
 
 
 def png_headers(result: Result) -> dict[str, str]:
-    """Return the headers that carry the figures of a PNG answer."""
+    """Return the headers that carry the figures of an answer that is not our own JSON."""
     model = result.segmentation.model
     interval = result.segmentation.count_interval
+    identity = {
+        "X-Karyon-Accession": result.identity.accession,
+        "X-Karyon-Specimen-Id": result.identity.specimen_id,
+        "X-Karyon-Order-Id": result.identity.order_id,
+    }
     headers = {
+        **{name: value for name, value in identity.items() if value is not None},
         "X-Karyon-Id": result.id,
         "X-Karyon-Count": str(result.segmentation.count),
         "X-Karyon-Model": f"{model.contract.name}:{model.contract.version}",
@@ -294,21 +328,3 @@ def png_headers(result: Result) -> dict[str, str]:
             f"{interval.lower}-{interval.upper}; level={interval.level:g}"
         )
     return headers
-
-
-def represent(
-    result: Result, media_type: str, parameters: SegmentParameters
-) -> tuple[bytes, dict[str, str]]:
-    """Return body and extra headers of an answer in the negotiated representation."""
-    if media_type == PNG:
-        start_s = time.perf_counter()
-        body = mask_png(result, parameters.mask)
-        result.timings_ms["encoding"] = _elapsed_ms(start_s)
-        return body, png_headers(result)
-    document = result_document(
-        result,
-        mask=parameters.mask,
-        mask_encoding=parameters.mask_encoding,
-        include=parameters.include,
-    )
-    return to_json(document), {}

@@ -58,11 +58,15 @@ class StoredResult:
 
     Attributes:
         image: The image as it was read; its `pixels` have the shape (0, 0, 3).
+        pixel_sha256: Digest of the decoded pixels.
+        labels_sha256: Digest of the labels.
         findings: The fields of the `Segmentation` but for `model` and `timings_ms`.
         size_bytes: What it keeps in memory.
     """
 
     image: DecodedImage
+    pixel_sha256: str
+    labels_sha256: str
     findings: dict[str, Any]
     size_bytes: int
 
@@ -101,15 +105,25 @@ class ResultCache:
         self._observer.cache_looked_up(hit=stored is not None)
         return stored
 
-    def put(self, key: CacheKey, image: DecodedImage, segmentation: Segmentation) -> None:
+    def put(
+        self,
+        key: CacheKey,
+        image: DecodedImage,
+        segmentation: Segmentation,
+        *,
+        pixel_sha256: str,
+        labels_sha256: str,
+    ) -> None:
         """Keep a result; those used longest ago make room. One over the bound is not kept.
 
         Args:
             key: What it depends on.
             image: The image; its pixels are not kept.
             segmentation: What was found; its arrays are not changed later.
+            pixel_sha256: Digest of the decoded pixels.
+            labels_sha256: Digest of the labels.
         """
-        stored = _store(image, segmentation)
+        stored = _store(image, segmentation, pixel_sha256, labels_sha256)
         if stored.size_bytes > self.max_bytes:
             return
         with self._lock:
@@ -123,7 +137,9 @@ class ResultCache:
             self._observer.cache_changed(self._size_bytes)
 
 
-def _store(image: DecodedImage, segmentation: Segmentation) -> StoredResult:
+def _store(
+    image: DecodedImage, segmentation: Segmentation, pixel_sha256: str, labels_sha256: str
+) -> StoredResult:
     findings = {
         field.name: getattr(segmentation, field.name)
         for field in dataclasses.fields(segmentation)
@@ -134,6 +150,8 @@ def _store(image: DecodedImage, segmentation: Segmentation) -> StoredResult:
     contours = sum(nucleus.contour_px.nbytes for nucleus in segmentation.nuclei)
     return StoredResult(
         image=dataclasses.replace(image, pixels=np.empty((0, 0, 3), dtype=np.uint8)),
+        pixel_sha256=pixel_sha256,
+        labels_sha256=labels_sha256,
         findings=findings,
         size_bytes=(
             findings["labels"].nbytes

@@ -92,7 +92,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "not-acceptable",
         406,
         "No acceptable representation",
-        "Accept application/json or image/png.",
+        "Accept application/json, or another representation that the detail names.",
         (errors.NotAcceptableError,),
     ),
     ProblemType(
@@ -166,6 +166,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.InvalidParameterError, RequestValidationError),
     ),
     ProblemType(
+        "patient-data-refused",
+        422,
+        "Patient data is refused",
+        "Send accession, specimen_id and order_id; never a name, a birth date or a record number.",
+        (errors.PatientDataError,),
+    ),
+    ProblemType(
         "quota-exceeded",
         429,
         "Your quota is used up",
@@ -183,7 +190,12 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         500,
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
-        (errors.ModelContractError, errors.ProviderError, errors.PrecisionError),
+        (
+            errors.ModelContractError,
+            errors.ProviderError,
+            errors.PrecisionError,
+            errors.SigningKeyError,
+        ),
     ),
     ProblemType(
         "overloaded",

@@ -40,6 +40,26 @@ class ModelReference(_Answer):
     """SHA-256 of the model file."""
 
 
+class IdentityAnswer(_Answer):
+    """The laboratory's identifiers, as they were sent."""
+
+    accession: str | None = Field(examples=["S26-1234"])
+    """Accession number."""
+    specimen_id: str | None = Field(examples=["S26-1234-A1"])
+    """Identifier of the specimen or slide."""
+    order_id: str | None = Field(examples=["ORD-778812"])
+    """Placer order number."""
+
+
+class SoftwareReference(_Answer):
+    """Which service made the result."""
+
+    name: Literal["karyon"]
+    """Always `karyon`."""
+    version: str = Field(examples=["0.1.0"])
+    """Its version."""
+
+
 class ImageDescription(_Answer):
     """The image as it was read."""
 
@@ -51,10 +71,14 @@ class ImageDescription(_Answer):
     """What the content is, whatever its name or Content-Type said."""
     sha256: str = SHA256
     """SHA-256 of the bytes of the image file as sent."""
+    pixel_sha256: str = SHA256
+    """SHA-256 of the decoded pixels: of `RGB8 <height> <width>`, a line feed, and the pixels."""
     mpp: float = Field(gt=0.0, examples=[0.25])
     """Micrometres a pixel that the segmentation worked with."""
     mpp_source: Literal["parameter", "image", "assumed_native"]
     """Who said so: the caller, the file's tags, or nobody (the model's own is assumed)."""
+    mpp_tag: str | None = Field(examples=["tiff_resolution"])
+    """The file's tag that mpp came from; null unless `mpp_source` is `image`."""
     notes: list[str] = Field(examples=[["alpha composited on white"]])
     """Decisions taken while reading the file."""
 
@@ -161,6 +185,55 @@ class CountIntervalAnswer(_Answer):
     """How it was found."""
 
 
+class EnvelopeSignature(_Answer):
+    """One signature of an envelope."""
+
+    keyid: str = Field(examples=["NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"])
+    """RFC 7638 thumbprint of the public key, under `/.well-known/karyon-keys.json`."""
+    sig: str = Field(json_schema_extra={"contentEncoding": "base64"})
+    """Ed25519 signature over DSSE's pre-authentication encoding."""
+
+
+class SignedStatement(_Answer):
+    """An in-toto Statement v1 in a DSSE envelope; `python -m service verify` checks it."""
+
+    payloadType: Literal["application/vnd.in-toto+json"]  # noqa: N815 - DSSE's own name
+    """Always in-toto's."""
+    payload: str = Field(json_schema_extra={"contentEncoding": "base64"})
+    """The statement as JSON: digests of input, pixels, model, labels and this document;
+    parameters, versions, count."""
+    signatures: list[EnvelopeSignature] = Field(min_length=1, max_length=1)
+    """The service's signature."""
+
+
+class SigningKey(_Answer):
+    """A JSON Web Key (RFC 7517) of the kind RFC 8037 defines."""
+
+    kty: Literal["OKP"]
+    """Always `OKP`."""
+    crv: Literal["Ed25519"]
+    """Always `Ed25519`."""
+    x: str = Field(examples=["11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"])
+    """The public key, base64url."""
+    kid: str = Field(examples=["kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"])
+    """RFC 7638 thumbprint."""
+    alg: Literal["EdDSA"]
+    """Always `EdDSA`."""
+    use: Literal["sig"]
+    """Always `sig`."""
+    created_utc: str | None = Field(default=None, examples=["2026-11-22T12:00:00Z"])
+    """When this service first had it."""
+    active: bool
+    """Whether new results are signed with it."""
+
+
+class SigningKeys(_Answer):
+    """A JSON Web Key Set."""
+
+    keys: list[SigningKey]
+    """The active key first; old ones stay."""
+
+
 class SegmentationAnswer(_Answer):
     """The result of `POST /segment`."""
 
@@ -172,6 +245,9 @@ class SegmentationAnswer(_Answer):
     """What the result may be used for."""
     created_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
     """When the answer was made."""
+    """When the result was made."""
+    identity: IdentityAnswer
+    """The laboratory's identifiers."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     # The default is for the OpenAPI document alone, from which FastAPI drops every null.
@@ -200,6 +276,8 @@ class SegmentationAnswer(_Answer):
     cached: bool = Field(examples=[False])
     """Whether the segmentation was computed for an earlier request of the same file, model and
     parameters. `id` and `created_utc` are this answer's own."""
+    software: SoftwareReference
+    """The service that made it."""
     image: ImageDescription
     """The image as it was read."""
     parameters: UsedParameters
@@ -210,6 +288,8 @@ class SegmentationAnswer(_Answer):
         examples=[{"queue": 0.1, "decoding": 5.7, "inference": 146.0, "total": 160.2}]
     )
     """Milliseconds of each stage, and in all."""
+    provenance: SignedStatement | None = None
+    """The signed statement about this document; in every answer of the service."""
     nuclei: list[NucleusAnswer] | None = None
     """Each nucleus; present with `include=nuclei`."""
     mask: PngMask | BinaryRunLengthMask | LabelsRunLengthMask | None = None

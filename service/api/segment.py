@@ -18,12 +18,24 @@ from service.api.documentation import (
     problem_answers,
 )
 from service.api.examples import SEGMENTATION_EXAMPLE
-from service.api.negotiation import JSON, PNG, choose_representation
+from service.api.identity import ALLOWED_IDENTIFIER, GREATEST_IDENTIFIER_LENGTH, IDENTITY_FIELDS
+from service.api.negotiation import (
+    COCO,
+    CSV,
+    FHIR,
+    GEOJSON,
+    HL7,
+    HL7_ER7,
+    JSON,
+    MEDIA_TYPE_OF,
+    PNG,
+    choose_representation,
+)
 from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
 from service.api.quota import CallerKeyDependency, QuotaState
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
-from service.api.upload import FIELD, UploadTimeoutError, read_image_bytes
+from service.api.upload import FIELD, Upload, UploadTimeoutError, read_upload
 from service.errors import QuotaExceededError
 from service.inference.ticket import Ticket
 
@@ -46,7 +58,17 @@ _REQUEST_BODY: dict[str, Any] = {
                         "type": "string",
                         "format": "binary",
                         "description": "The image file.",
-                    }
+                    },
+                    **{
+                        name: {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": GREATEST_IDENTIFIER_LENGTH,
+                            "pattern": ALLOWED_IDENTIFIER,
+                            "description": f"The same as the query parameter `{name}`.",
+                        }
+                        for name in IDENTITY_FIELDS
+                    },
                 },
                 "additionalProperties": False,
             }
@@ -65,10 +87,14 @@ def _text_header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
+def _described(kind: str, description: str) -> dict[str, Any]:
+    return {"schema": {"type": kind, "description": description}}
+
+
 _SUCCESS: dict[str, Any] = {
     "description": (
-        "The count as JSON, or the mask as PNG: Accept decides. The `X-Karyon-` headers come with"
-        " PNG."
+        "The result in the representation that `format` or Accept asks for. The `X-Karyon-` headers"
+        " come with every one but `application/json`."
     ),
     "headers": {
         **REQUEST_ID_HEADER,
@@ -97,6 +123,9 @@ _SUCCESS: dict[str, Any] = {
         "X-Karyon-Provider": _text_header("Provider that really ran.", "CPUExecutionProvider"),
         "X-Karyon-Precision": _text_header("What the model computed in.", "fp32"),
         "X-Karyon-Status": _text_header("`preliminary` until reviewed.", "preliminary"),
+        "X-Karyon-Accession": _text_header("`accession`, where it was sent.", "S26-1234"),
+        "X-Karyon-Specimen-Id": _text_header("`specimen_id`, where it was sent.", "S26-1234-A1"),
+        "X-Karyon-Order-Id": _text_header("`order_id`, where it was sent.", "ORD-778812"),
         "X-Karyon-Review-Recommended": {
             "description": "Whether any quality flag fired; the JSON answer tells which and why.",
             "schema": {"type": "string", "enum": ["true", "false"]},
@@ -109,6 +138,12 @@ _SUCCESS: dict[str, Any] = {
             "example": SEGMENTATION_EXAMPLE,
         },
         PNG: _BINARY,
+        GEOJSON: _described("object", "A FeatureCollection, one feature a nucleus; for QuPath."),
+        CSV: _described("string", "One row a nucleus, units in the header; RFC 4180."),
+        FHIR: _described("object", "An R4 Bundle: DiagnosticReport, Observations, Provenance."),
+        HL7: _described("string", "A version 2.5.1 ORU^R01 message in ER7, segments ended by CR."),
+        HL7_ER7: _described("string", "The same."),
+        COCO: _described("object", "A COCO data set of one image with uncompressed run lengths."),
     },
 }
 
@@ -162,6 +197,7 @@ def _shadow_task(
             "image-too-small",
             "invalid-parameter",
             "quota-exceeded",
+            "patient-data-refused",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -180,17 +216,22 @@ async def segment_image(
     """Find every nucleus of an H&E image.
 
     `Accept: application/json` (the default) answers with counts and areas, `Accept: image/png` with
-    the mask and the count in headers. Results are preliminary and for research use only.
+    the mask and the count in headers; GeoJSON, CSV, COCO, FHIR and HL7 likewise, or by `format`.
+    Results are preliminary and for research use only.
     """
-    media_type = choose_representation(",".join(request.headers.getlist("accept")))
+    if parameters.format is not None:
+        media_type = MEDIA_TYPE_OF[parameters.format]
+    else:
+        media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
     quota = _take_quota(state, caller, observer)
     with state.tracing.request(request.headers, ticket) as trace:
         async with state.pool.place(ticket, caller) as place:
-            data = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+            upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+            asked = parameters.with_form_fields(upload.fields)
             async with disconnect_watch(request, ticket) as gone:
                 answer = await answer_image(
-                    data, media_type, parameters, state, segmenter, place, gone
+                    upload.image, media_type, asked, state, segmenter, place, gone
                 )
         trace.stages(answer.result.timings_ms)
     if not answer.result.cached:
@@ -205,7 +246,7 @@ async def segment_image(
         answer.body,
         media_type=media_type,
         headers=headers,
-        background=_shadow_task(state, answer.result, parameters),
+        background=_shadow_task(state, answer.result, asked),
     )
 
 
@@ -217,12 +258,12 @@ def _take_quota(state: ServiceState, caller: str, observer: Observer) -> QuotaSt
         raise
 
 
-async def _read_in_time(request: Request, timeout_s: float, ticket: Ticket) -> bytes:
+async def _read_in_time(request: Request, timeout_s: float, ticket: Ticket) -> Upload:
     """Read the body within the service's time and the caller's own."""
     remaining_s = ticket.remaining_s()
     bound_s = timeout_s if remaining_s is None else min(timeout_s, remaining_s)
     try:
-        return await read_image_bytes(request, timeout_s=bound_s)
+        return await read_upload(request, timeout_s=bound_s)
     except UploadTimeoutError:
         ticket.check()
         raise

@@ -14,6 +14,7 @@ from service.api.work import QueueObserver, WorkPool
 from service.canary import Canary
 from service.errors import NotReadyError
 from service.inference.repository import ModelRepository
+from service.provenance.keys import Keyring
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -60,6 +61,7 @@ class ServiceState:
         quota: Counts the requests of each caller.
         tracing: Keeps the spans of requests and batches.
         shadow: The candidate that sees a share of the traffic, where one is set.
+        keyring: Signs the results.
     """
 
     settings: Settings
@@ -68,6 +70,7 @@ class ServiceState:
     cache: ResultCache
     quota: CallerQuota
     tracing: Tracing
+    keyring: Keyring
     shadow: Shadow | None = None
 
     @property

@@ -7,7 +7,7 @@ version 1 and turns dark purple into nucleus probability, so real H&E tiles and 
 sensible masks and counts without a trained weight. It loads in milliseconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,15 @@ def write_tiny_model(
 
 
 ONE_CHANNEL_OUTPUT = {"name": "maps", "dtype": "uint8", "channels": ["nucleus"]}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The service's own data of this test run, instead of a folder in the checkout."""
+    folder = tmp_path_factory.mktemp("karyon-data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KARYON_DATA_DIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")
