@@ -99,6 +99,14 @@ def model(
     description: Annotated[
         str | None, typer.Option(help="One or two sentences for the contract.")
     ] = None,
+    half_weights: Annotated[
+        bool,
+        typer.Option(
+            "--half-weights",
+            help="Round large weights to float16 and store them so: half the file, still computed "
+            "in float32. The run's own model stays as it is.",
+        ),
+    ] = False,
     replace: Annotated[bool, typer.Option(help="Overwrite this version if it exists.")] = False,
 ) -> None:
     """Release a trained run: convert, verify, calibrate, evaluate, describe."""
@@ -112,6 +120,7 @@ def model(
         external_dirs=tuple(external or ()),
         data_root=data_root,
         description=description,
+        half_weights=half_weights,
         replace=replace,
         commands=_commands(run_dir),
     )
