@@ -70,8 +70,15 @@ class Quantiser:
     def __init__(self, prepared: Path, tiles: Sequence[NDArray[np.uint8]]) -> None:
         self._prepared, self._tiles = prepared, tiles
         self._ranges: dict[Ranges, Any] = {}
-        nodes = onnx.load(prepared).graph.node
-        self.convolutions = [node.name for node in nodes if node.op_type == "Conv"]
+        self.convolutions = [
+            node.name for node in self.prepared().graph.node if node.op_type == "Conv"
+        ]
+
+    def prepared(self) -> onnx.ModelProto:
+        """The graph in float32, folded and fused."""
+        proto: onnx.ModelProto = onnx.load(self._prepared)
+        del proto.metadata_props[:]
+        return proto
 
     def quantise(self, ranges: Ranges, excluded: Sequence[str] = ()) -> onnx.ModelProto:
         """Quantise all nodes but those excluded.
@@ -84,7 +91,7 @@ class Quantiser:
         if ranges not in self._ranges:
             self._ranges[ranges] = self._measure(ranges)
         quantizer = QDQQuantizer(
-            onnx.load(self._prepared),
+            self.prepared(),
             per_channel=True,
             reduce_range=False,
             weight_qType=QuantType.QInt8,

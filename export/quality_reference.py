@@ -212,28 +212,33 @@ def _tissue_values(clean: Sequence[QualityFigures]) -> dict[str, float]:
 
 def _blur_values(sources: Sequence[_Source]) -> dict[str, float]:
     """Halfway between the least sharp clean images and the sharpest blurred ones."""
-    values = {}
-    for name, measure_sharpness, spoilt in (
-        ("blur.least_sharpness", lambda f: f.sharpness, lambda s: s.blurred),
-        ("blur.least_clear_sharpness", lambda f: f.clear_sharpness, lambda s: s.noisy),
-    ):
-        pairs = [
-            (measure_sharpness(figures), measure_sharpness(changed))
-            for source in sources
-            for figures, changed in zip(source.clean, spoilt(source), strict=True)
-        ]
-        usable = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if len(usable) < LEAST_ROWS:
-            continue
-        clean, blurred = np.array(usable).T
-        middle = np.quantile(clean, FALSE_ALARMS / 3) + np.quantile(blurred, 1 - FALSE_ALARMS / 3)
-        values[name] = float(middle) / 2
-    return values
+    plain = [
+        (clean.sharpness, blurred.sharpness)
+        for source in sources
+        for clean, blurred in zip(source.clean, source.blurred, strict=True)
+    ]
+    noisy = [
+        (clean.clear_sharpness, blurred.clear_sharpness)
+        for source in sources
+        for clean, blurred in zip(source.clean, source.noisy, strict=True)
+    ]
+    found = {"blur.least_sharpness": plain, "blur.least_clear_sharpness": noisy}
+    middles = {name: _middle(pairs) for name, pairs in found.items()}
+    return {name: middle for name, middle in middles.items() if middle is not None}
+
+
+def _middle(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    usable = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if len(usable) < LEAST_ROWS:
+        return None
+    clean, blurred = np.array(usable).T
+    middle = np.quantile(clean, FALSE_ALARMS / 3) + np.quantile(blurred, 1 - FALSE_ALARMS / 3)
+    return float(middle) / 2
 
 
 def _stain_values(sources: Sequence[_Source]) -> dict[str, float]:
     """One Gaussian a data set and turn: one over all turns would be too wide to see small ones."""
-    values = {}
+    values: dict[str, float] = {}
     for flag, rows_of in (("stain", _stains), ("colour", _colours)):
         usual = [rows_of(source.clean) for source in sources]
         shifted = [rows_of(rows) for source in sources for rows in source.turned.values()]

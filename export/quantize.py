@@ -126,13 +126,26 @@ def quantize(order: QuantizeOrder, console: Console) -> list[Verdict]:
             lambda candidate: _judge(candidate, contract, judge, reference),
             lambda line: console.print(f"  int8, {line}"),
         )
+        half = _in_half(quantiser.prepared())
     remark = f"{len(left_out)} of {len(quantiser.convolutions)} convolutions stay in float32"
     verdicts = [bf16, _keep(order.model_file, "int8", int8, judge, reference, remark)]
-    half = convert_float_to_float16(proto, keep_io_types=True, disable_shape_infer=True)
     verdicts.append(_keep(order.model_file, "fp16", half, judge, reference, "uint8 ends"))
     for verdict in verdicts[1:]:
         _show(verdict, console)
     return verdicts
+
+
+def _in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute in float16 between the uint8 ends."""
+    half: onnx.ModelProto = convert_float_to_float16(
+        proto, keep_io_types=True, disable_shape_infer=True
+    )
+    # A constant that several nodes take in float32 gets the same cast once for each of them.
+    kept = {node.name: node for node in reversed(half.graph.node)}
+    nodes = [node for node in half.graph.node if kept[node.name] is node]
+    del half.graph.node[:]
+    half.graph.node.extend(nodes)
+    return half
 
 
 def _judge(

@@ -90,8 +90,8 @@ def write_results(order: ResultsOrder) -> list[Path]:
     ablations = read_ablations(order.ablations) if order.ablations else []
     order.out.mkdir(parents=True, exist_ok=True)
     pictures = []
-    trained = [(record.title, record.run) for record in records if record.run]
-    if plot_training([(name, run) for name, run in trained if run], order.out / _TRAINING):
+    trained = [(record.title, record.run) for record in records if record.run is not None]
+    if plot_training(trained, order.out / _TRAINING):
         pictures.append(_TRAINING)
     if plot_roc_and_precision_recall(records, order.out / _ROC):
         pictures.append(_ROC)
