@@ -6,6 +6,10 @@ DATA ?= data
 ENCODER ?= imagenet
 VERSION ?= 1.0.0
 RUN ?= runs/default
+RUNS ?= runs
+RELEASED ?=
+MODEL ?= models/mobilenetv2_unet/$(VERSION)/model.onnx
+ABLATIONS ?= docs/results/ablations.toml
 
 SERVE_ENV := .venv-serve-$(RUNTIME)
 DEV_ENV := .venv
@@ -14,7 +18,8 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve install-serve install-dev test check format lock train export bench image-check clean
+.PHONY: help serve install-serve install-dev test check format lock train export quantize report bench \
+	image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -46,6 +51,14 @@ train: $(DEV_ENV)/.ready  ## Train the embedded model anew, on the folders tnbc 
 export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-out patients, verify, judge, card
 	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 07,08 --name mobilenetv2_unet \
 		--version $(VERSION) --out models
+
+quantize: $(DEV_ENV)/.ready  ## Make int8 and fp16 variants of MODEL, kept only where they are accurate enough
+	$(DEV)python -m export quantize $(MODEL) --calibration $(DATA)/tnbc \
+		--calibration-groups 01,02,03,04,05,06 --validation $(DATA)/tnbc --groups 07,08
+
+report: $(DEV_ENV)/.ready  ## Rebuild docs/results from the run folders in RUNS and the models in models and RELEASED
+	$(DEV)python -m export report $(RUNS) models $(RELEASED) --out docs/results --data $(DATA)/tnbc \
+		$(if $(wildcard $(ABLATIONS)),--ablations $(ABLATIONS))
 
 bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 	$(DEV)python -m benchmarks.separation

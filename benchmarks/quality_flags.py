@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate import choose_samples
-from export.spoil import Pixels, blur, halve, turn_hue
+from export.spoil import Pixels, add_noise, blur, halve, turn_hue
 from service.inference.session import ModelSession
 from service.segmentation.quality import assess_quality
 from service.segmentation.quality_reference import QualityReference
@@ -40,12 +40,6 @@ def _glass(pixels: Pixels) -> NDArray[np.floating]:
     return np.percentile(pixels.reshape(-1, 3), 99, axis=0)
 
 
-def _noisy_blur(pixels: Pixels) -> Pixels:
-    random = np.random.default_rng(0)
-    noisy = blur(pixels, 2.5) + random.normal(0, 2, pixels.shape)
-    return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
-
-
 def _jpeg(pixels: Pixels) -> Pixels:
     encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 80])[1]
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
@@ -55,10 +49,11 @@ def _jpeg(pixels: Pixels) -> Pixels:
 SPOILT: list[tuple[str, str, Callable[[Pixels], Pixels]]] = [
     ("clean", "", lambda p: p),
     ("clean, JPEG quality 80", "", _jpeg),
+    ("clean, noise 2", "", lambda p: add_noise(p, 2)),
     ("blur, sigma 2 px", "blur", lambda p: blur(p, 2.0)),
     ("blur, sigma 3 px", "blur", lambda p: blur(p, 3.0)),
     ("blur 2.5 px, then JPEG 80", "blur", lambda p: _jpeg(blur(p, 2.5))),
-    ("blur 2.5 px, then noise 2", "blur", _noisy_blur),
+    ("blur 2.5 px, then noise 2", "blur", lambda p: add_noise(blur(p, 2.5), 2)),
     *(
         (f"hue turned {turn:+d} degrees", "stain_shift", lambda p, turn=turn: turn_hue(p, turn))
         for turn in (-90, -45, -30, -20, 20, 30, 36, 45, 60, 90, 180)
@@ -109,7 +104,8 @@ def main() -> None:
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--groups", default="07,08")
+    parser.add_argument("--groups", help="only these patients; all by default")
+    parser.add_argument("--clean-only", action="store_true", help="only images as they are")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -125,7 +121,7 @@ def main() -> None:
         f"{len(samples)} images, {len(images)} with their quarters; share on which a flag fires\n"
     )
     print("| images | " + " | ".join(FLAGS) + " | review |\n|---|" + "---|" * (len(FLAGS) + 1))
-    for title, meant, spoil in SPOILT:
+    for title, meant, spoil in SPOILT[:1] if arguments.clean_only else SPOILT:
         found = [segmenter.segment(spoil(image)) for image in images]
         cells = []
         for name in FLAGS:

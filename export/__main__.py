@@ -23,6 +23,11 @@ from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, write_metrics
 from export.evaluate import evaluate as measure
 from export.intervals import calibrate_intervals, read_counts
+from export.quality_reference import (
+    choose_training_samples,
+    learn_quality_reference,
+    training_folders,
+)
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
 from service.errors import KaryonError
@@ -111,6 +116,14 @@ def model(
     description: Annotated[
         str | None, typer.Option(help="One or two sentences for the contract.")
     ] = None,
+    half_weights: Annotated[
+        bool,
+        typer.Option(
+            "--half-weights",
+            help="Round large weights to float16 and store them so: half the file, still computed "
+            "in float32. The run's own model stays as it is.",
+        ),
+    ] = False,
     replace: Annotated[bool, typer.Option(help="Overwrite this version if it exists.")] = False,
 ) -> None:
     """Release a trained run: convert, verify, calibrate, evaluate, describe."""
@@ -125,6 +138,7 @@ def model(
         data_root=data_root,
         intervals=intervals,
         description=description,
+        half_weights=half_weights,
         replace=replace,
         commands=_commands(run_dir),
     )
@@ -291,6 +305,123 @@ def intervals(
         f"nuclei, median {coverage.median_relative_width:.0%} of the count\n"
         f"guaranteed whatever images of one patient have in common: {found.guaranteed:.0%}"
     )
+
+
+@app.command()
+def quantize(
+    model_file: ModelFile,
+    *,
+    calibration: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Annotated images that the model was trained on; the ranges come from them.",
+        ),
+    ],
+    calibration_groups: Annotated[
+        str | None, typer.Option(help="Only these patients of it; see --groups.")
+    ] = None,
+    validation: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, help="Annotated images to judge on."),
+    ],
+    groups: Groups = None,
+) -> None:
+    """Make int8 and fp16 variants, try bf16 on OpenVINO, and keep what is accurate enough."""
+    from export.quantize import QuantizeOrder  # noqa: PLC0415  loads onnxruntime's quantiser
+    from export.quantize import quantize as reduce  # noqa: PLC0415  likewise
+
+    with _refusals_without_traceback():
+        reduce(
+            QuantizeOrder(
+                model_file=model_file,
+                calibration_dir=calibration,
+                calibration_groups=calibration_groups,
+                validation_dir=validation,
+                groups=groups,
+            ),
+            Console(),
+        )
+
+
+@app.command()
+def reference(
+    model_file: ModelFile,
+    run_dir: RunDir,
+    data_root: Annotated[
+        Path,
+        typer.Option(exists=True, file_okay=False, help="Where the run's training folders lie."),
+    ],
+) -> None:
+    """Learn the quality flags' reference anew; graph, thresholds and figures stay as they are."""
+    from export.contract import read_run  # noqa: PLC0415  loads TensorFlow's tools
+    from export.onnx_file import read, restamp  # noqa: PLC0415  loads onnx
+
+    console = Console()
+    with _refusals_without_traceback():
+        run = read_run(run_dir)
+        _, contract = read(model_file)
+        if contract.training.config_sha256 != run.config_sha256:
+            raise ExportRefusedError(f"{model_file} was not made by the run {run_dir}")
+        sources = choose_training_samples(run, training_folders(run, data_root))
+        values = learn_quality_reference(
+            ModelSession.load(model_file, provider="cpu"),
+            contract.separation,
+            sources,
+            progress=lambda items: track(items, "learning", console=console, transient=True),
+        )
+        if not values:
+            raise ExportRefusedError(f"no training image of {run_dir} lies under {data_root}")
+        restamp(model_file, contract.model_copy(update={"quality_reference": values}))
+    images = sum(map(len, sources.values()))
+    console.print(f"{model_file} compares with {images} training images, by {len(values)} numbers")
+
+
+@app.command()
+def report(
+    runs_dir: Annotated[
+        Path,
+        typer.Argument(metavar="RUNS_DIR", exists=True, file_okay=False, help="Run folders."),
+    ],
+    models_dirs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="MODELS_DIR...",
+            exists=True,
+            file_okay=False,
+            help="Folders of released models, the one with the default model first.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/results"),
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="Validation data, for pictures of two fields."
+        ),
+    ] = None,
+    ablations: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="TOML list of runs to compare."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=0, help="Timed runs of each model.")] = 5,
+) -> None:
+    """Rebuild the results page: all models side by side, with plots and pictures."""
+    from export.results import ResultsOrder, write_results  # noqa: PLC0415  loads matplotlib
+
+    order = ResultsOrder(
+        runs_dir=runs_dir,
+        models_dirs=tuple(models_dirs),
+        out=out,
+        data=data,
+        ablations=ablations,
+        repeats=repeats,
+        command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
+    )
+    with _refusals_without_traceback():
+        written = write_results(order)
+    Console().print(f"wrote {', '.join(path.name for path in written)} into [bold]{out}[/]")
 
 
 def _commands(run_dir: Path) -> tuple[str, ...]:

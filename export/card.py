@@ -69,6 +69,11 @@ A person reviews every result before anything is decided on it."""
 def _files(contract: ModelContract) -> str:
     sizes, output = contract.input, contract.output
     origin = contract.training.encoder_weights
+    storage = "float32"
+    if contract.weight_storage == "float16":
+        storage = (
+            "float16, rounded before the comparison with Keras; the run's own model keeps float32"
+        )
     return f"""## The file
 
 | | |
@@ -78,6 +83,7 @@ def _files(contract: ModelContract) -> str:
 {sizes.divisor} px |
 | output | `{output.name}`, {output.dtype}: {", ".join(output.channels)} |
 | tiles | {sizes.tile_px} px with a halo of {sizes.halo_px} px |
+| weights | stored in {storage}; computed in float32 |
 | equals Keras | within {contract.verification.max_difference} of 255 on every pixel of \
 {contract.verification.tiles} tiles, against {contract.verification.against} |
 | contract | version {contract.contract_version}, in the file's metadata (docs/model-contract.md) |

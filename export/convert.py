@@ -12,8 +12,6 @@ Three habits of Keras 3 make graphs that are wrong or slow, and are put aside wh
 - `UpSampling2D` (bilinear) does not trace at all while H and W are unknown.
 """
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,7 +24,7 @@ import tensorflow as tf
 import tf2onnx
 
 from export.errors import ExportRefusedError
-from service.inference.contract import INPUT_NAME, OUTPUT_NAME, ModelContract
+from service.inference.contract import INPUT_NAME, OUTPUT_NAME
 
 OPSET: Final = 18
 """The highest that tf2onnx 1.17 writes."""
@@ -84,31 +82,6 @@ def convert(model: keras.Model) -> onnx.ModelProto:
     proto.graph.name = model.name
     onnx.checker.check_model(proto)
     return proto
-
-
-def write(proto: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
-    """Write a graph with its contract; the file appears whole or not at all.
-
-    Args:
-        proto: The graph.
-        contract: What goes into its metadata; any metadata already there is replaced.
-        path: File to write or to replace; its folder exists.
-    """
-    stamped = onnx.ModelProto()
-    stamped.CopyFrom(proto)
-    del stamped.metadata_props[:]
-    onnx.helper.set_model_props(stamped, contract.to_metadata())
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(stamped.SerializeToString())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(partial).chmod(0o644)  # mkstemp's 0600 would hide the model from the service's user
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
 
 
 def _check_model(model: keras.Model) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import TrainedRun
-from export.spoil import Pixels, blur, halve, turn_hue
+from export.spoil import Pixels, add_noise, blur, halve, turn_hue
 from service.inference.contract import SeparationSpec
 from service.inference.session import ModelSession
 from service.segmentation.instances import separate
@@ -39,7 +39,8 @@ LEAST_ROWS: Final = 24
 """A Gaussian of seven figures needs a few more measurements than that."""
 
 BLUR_SIGMA_PX: Final = 2.0
-HUE_TURNS_DEG: Final = (-90, -60, -30, 30, 60, 90, 180)
+BLUR_NOISE_LEVELS: Final = 2.0
+HUE_TURNS_DEG: Final = (-90, -60, -30, -20, 20, 30, 60, 90, 180)
 QUARTERED_PX: Final = 512
 FALSE_ALARMS: Final = 0.03
 """Share of the training images on which each flag may fire."""
@@ -58,6 +59,7 @@ class _Source:
     clean: list[QualityFigures] = field(default_factory=list)
     half: list[QualityFigures] = field(default_factory=list)
     blurred: list[QualityFigures] = field(default_factory=list)
+    noisy: list[QualityFigures] = field(default_factory=list)
     turned: dict[int, list[QualityFigures]] = field(default_factory=dict)
 
 
@@ -158,7 +160,9 @@ def _measure_sample(
 
     source.clean += figures(pixels, maps)
     # Neither blur nor hue changes where the nuclei are: the network need not run again.
-    source.blurred += figures(blur(pixels, BLUR_SIGMA_PX), maps)
+    blurred = blur(pixels, BLUR_SIGMA_PX)
+    source.blurred += figures(blurred, maps)
+    source.noisy += figures(add_noise(blurred, BLUR_NOISE_LEVELS), maps)
     for turn in source.turned:
         source.turned[turn] += figures(turn_hue(pixels, turn), maps)
     half = halve(pixels)
@@ -209,27 +213,46 @@ def _tissue_values(clean: Sequence[QualityFigures]) -> dict[str, float]:
 
 def _blur_values(sources: Sequence[_Source]) -> dict[str, float]:
     """Halfway between the least sharp clean images and the sharpest blurred ones."""
-    pairs = [
-        (figures.sharpness, spoilt.sharpness)
+    plain = [
+        (clean.sharpness, blurred.sharpness)
         for source in sources
-        for figures, spoilt in zip(source.clean, source.blurred, strict=True)
+        for clean, blurred in zip(source.clean, source.blurred, strict=True)
     ]
+    noisy = [
+        (clean.clear_sharpness, blurred.clear_sharpness)
+        for source in sources
+        for clean, blurred in zip(source.clean, source.noisy, strict=True)
+    ]
+    found = {"blur.least_sharpness": plain, "blur.least_clear_sharpness": noisy}
+    middles = {name: _middle(pairs) for name, pairs in found.items()}
+    return {name: middle for name, middle in middles.items() if middle is not None}
+
+
+def _middle(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
     usable = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(usable) < LEAST_ROWS:
-        return {}
+        return None
     clean, blurred = np.array(usable).T
     middle = np.quantile(clean, FALSE_ALARMS / 3) + np.quantile(blurred, 1 - FALSE_ALARMS / 3)
-    return {"blur.least_sharpness": float(middle) / 2}
+    return float(middle) / 2
 
 
 def _stain_values(sources: Sequence[_Source]) -> dict[str, float]:
-    usual = [_stains(source.clean) for source in sources]
-    shifted = [_stains(rows) for source in sources for rows in source.turned.values()]
-    return _compare("stain", "shifted", usual, shifted)
+    """One Gaussian a data set and turn: one over all turns would be too wide to see small ones."""
+    values: dict[str, float] = {}
+    for flag, rows_of in (("stain", _stains), ("colour", _colours)):
+        usual = [rows_of(source.clean) for source in sources]
+        shifted = [rows_of(rows) for source in sources for rows in source.turned.values()]
+        values |= _compare(flag, "shifted", usual, shifted)
+    return values
 
 
 def _stains(images: Sequence[QualityFigures]) -> _Rows:
     return [figures.stain for figures in images if figures.stain is not None]
+
+
+def _colours(images: Sequence[QualityFigures]) -> _Rows:
+    return [figures.colour for figures in images if figures.colour is not None]
 
 
 def _magnification_values(sources: Sequence[_Source]) -> dict[str, float]:

@@ -26,6 +26,7 @@ from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
+from export.onnx_file import write
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
@@ -67,6 +68,7 @@ class ReleaseOrder:
             with; beside `validation_dir` by default.
         intervals: File of `python -m export intervals`, where counts shall have an interval.
         description: For the contract; made from the configuration by default.
+        half_weights: Whether large weights are rounded to float16 and stored so.
         replace: Whether an existing version may be overwritten.
         commands: For the card: what to type to make it again.
     """
@@ -81,6 +83,7 @@ class ReleaseOrder:
     data_root: Path | None = None
     intervals: Path | None = None
     description: str | None = None
+    half_weights: bool = False
     replace: bool = False
     commands: tuple[str, ...] = ()
 
@@ -172,11 +175,18 @@ def _make(
     # TensorFlow takes ten seconds and more to load: not before every cheap refusal is past.
     with quiet_standard_error():
         from export.convert import convert, load_model  # noqa: PLC0415  see above
+        from export.half_weights import round_weights, store_in_half  # noqa: PLC0415  see above
 
     candidate = staging / _CANDIDATE
     console.print(f"converting [bold]{run.model_path}[/]")
     model = load_model(run.model_path)
+    if order.half_weights:
+        round_weights(model)
     proto = convert(model)
+    if order.half_weights:
+        share = store_in_half(proto)
+        console.print(f"{share:.1%} of the weights are rounded to float16 and stored so")
+        draft = draft.model_copy(update={"weight_storage": "float16"})
     session = _stamp(proto, draft, candidate)
 
     parity = check_parity(model, session, [sample.read()[0] for sample in samples[:8]])
@@ -270,8 +280,6 @@ def _quality_reference(
 
 def _stamp(proto: "onnx.ModelProto", contract: ModelContract, path: Path) -> ModelSession:
     """Write graph and contract, and load them as the service does."""
-    from export.convert import write  # noqa: PLC0415  loads TensorFlow
-
     check_contract(contract.to_metadata())
     write(proto, contract, path)
     return ModelSession.load(path, provider="cpu")

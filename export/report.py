@@ -63,12 +63,12 @@ def write_picture(
         pixels, truth = samples[index].read()
         labels = segmenter.segment(pixels, options=options or SegmentOptions()).labels
         panels = [
-            _panel(pixels, result.stem),
-            _panel(
+            panel(pixels, result.stem),
+            panel(
                 draw_overlay(pixels, truth, colour=TRUTH_COLOUR),
                 f"annotated: {result.instances.truth_count}",
             ),
-            _panel(
+            panel(
                 draw_overlay(pixels, labels, colour=PREDICTED_COLOUR),
                 f"predicted: {result.instances.predicted_count}, Dice {result.pixels.dice:.3f}",
             ),
@@ -87,7 +87,7 @@ def write_picture(
         raise OSError(f"cannot write {path}")
 
 
-def _panel(pixels: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
+def panel(pixels: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
     """One picture, at most `PANEL_PX` long, with a line of text above it and a white rim."""
     scale = min(1.0, PANEL_PX / max(pixels.shape[:2]))
     if scale < 1.0:

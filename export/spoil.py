@@ -24,3 +24,9 @@ def halve(pixels: Pixels) -> Pixels:
 def blur(pixels: Pixels, sigma_px: float) -> Pixels:
     """Blur an image."""
     return np.asarray(cv2.GaussianBlur(pixels, (0, 0), sigma_px), dtype=np.uint8)
+
+
+def add_noise(pixels: Pixels, levels: float) -> Pixels:
+    """Add a camera's noise, the same on every call, of a standard deviation in grey levels."""
+    noisy = pixels + np.random.default_rng(0).normal(0, levels, pixels.shape)
+    return np.clip(np.round(noisy), 0, 255).astype(np.uint8)

@@ -143,11 +143,18 @@ def _tissue_flag(figures: QualityFigures, reference: QualityReference) -> Qualit
 
 
 def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: bool) -> QualityFlag:
+    value, least = figures.sharpness, reference.least_sharpness
+    unit = "log2 of fine over medium detail"
+    clear, least_clear = figures.clear_sharpness, reference.least_clear_sharpness
+    sharp = value is None or least is None or value >= least
+    if sharp and clear is not None and least_clear is not None and clear < least_clear:
+        # What looks like detail is the camera's noise.
+        value, least, unit = clear, least_clear, f"{unit}, noise taken off"
     return _flag(
         "blur",
-        None if empty else figures.sharpness,
-        reference.least_sharpness,
-        "log2 of fine over medium detail",
+        None if empty else value,
+        least,
+        unit,
         "below",
         good="The image is sharp enough.",
         bad="The image is out of focus or lacks fine detail: neighbouring nuclei may run together"
@@ -159,7 +166,12 @@ def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: b
 def _stain_flag(
     figures: QualityFigures, reference: QualityReference, *, empty: bool
 ) -> QualityFlag:
-    comparison, stain = reference.stain, None if empty else figures.stain
+    comparison, stain = reference.stain, figures.stain
+    if stain is None and reference.colour is not None:
+        # No nuclei to take colours from, which may itself come from the stain.
+        comparison, stain = reference.colour, figures.colour
+    if empty:
+        stain = None
     odds = None if comparison is None or stain is None else comparison.log_odds(stain)
     return _flag(
         "stain_shift",

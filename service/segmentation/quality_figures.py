@@ -2,7 +2,7 @@
 
     pixels ─┬─ mean of 8x8 blocks ─► tissue mask ─► tissue fraction
             ├─ octave bands of the green channel, on tissue ─► sharpness, texture
-            └─ optical density of nuclei and of other tissue ─► stain
+            └─ optical density of nuclei and of other tissue ─► stain, colour
     maps ──── cores of the nuclei ─► their areas             nuclei ─► outlines that look merged
 
 Everything is measured at the model's own resolution. Of a large image the tissue is found all over,
@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from service.segmentation.colour_figures import measure_colour
 from service.segmentation.measurements import Nucleus
 
 BANDS: Final = 4
@@ -43,6 +44,12 @@ _LEAST_TISSUE_DENSITY: Final = 0.2
 # have detail.
 _ROUNDING_NOISE: Final = 1 / 12
 _LEAST_ENERGY: Final = 1e-3
+# Energies of white noise in the first three bands, as shares of the first; this share of the blocks
+# is least textured, and their energy times this is the mean of noise alone.
+_NOISE_SHARES: Final = (1.0, 0.058, 0.0104)
+_QUIET_SHARE: Final = 0.05
+_QUIET_TO_MEAN: Final = 1.5
+_LEAST_SIGNAL: Final = 0.01
 _MOST_OUTLINES: Final = 200
 # Labels of TNBC's training images that hold several nuclei have a median solidity of 0.85 and 2.1
 # times the median area; single ones 0.92 and 1.0.
@@ -66,6 +73,8 @@ class QualityFigures:
         median_core_px: Median area of the nuclei's cores.
         size: Shape (2,): log2 of the median and of the area-weighted median core area.
         merged_share: Share of the nuclei whose outline looks like several, 0..1.
+        clear_sharpness: `sharpness` once the camera's noise is taken off.
+        colour: Colours of dark and pale tissue, nuclei or not; see `colour_figures`.
     """
 
     tissue_fraction: float
@@ -74,6 +83,8 @@ class QualityFigures:
     median_core_px: float | None
     size: NDArray[np.float64] | None
     merged_share: float | None
+    clear_sharpness: float | None = None
+    colour: NDArray[np.float64] | None = None
 
     @property
     def sharpness(self) -> float | None:
@@ -123,13 +134,16 @@ def measure_quality(
     if len(areas) >= LEAST_NUCLEI:
         median = float(np.median(areas))
         size = np.log2([median, _weighted_median(areas)])
+    bands, clear_sharpness = _bands(pixels, tissue)
     return QualityFigures(
         tissue_fraction=fraction,
-        bands=_bands(pixels, tissue),
+        bands=bands,
         stain=_stain(pixels, foreground),
         median_core_px=median,
         size=size,
         merged_share=_merged_share(nuclei),
+        clear_sharpness=clear_sharpness,
+        colour=measure_colour(pixels),
     )
 
 
@@ -189,30 +203,44 @@ def _richest_windows(
     )
 
 
-def _bands(pixels: NDArray[np.uint8], tissue: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+def _bands(
+    pixels: NDArray[np.uint8], tissue: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64] | None, float | None]:
     """Energies of a Laplacian pyramid (Burt and Adelson, 1983) on tissue, as log2 ratios.
 
     The spectrum of natural images falls evenly, so that the ratio of two octaves says how sharp an
     image is, whatever it shows and however strong its contrast.
+
+    Returns:
+        `QualityFigures.bands` and `QualityFigures.clear_sharpness`.
     """
     blocks = int(np.count_nonzero(tissue))
     if min(pixels.shape[:2]) < _LEAST_SIDE_PX or blocks < _LEAST_BLOCKS:
-        return None
+        return None, None
     rows, columns = tissue.shape
     cut = pixels[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
     level = cv2.extractChannel(cut, 1).astype(np.float32)
     weight = tissue.astype(np.float32).ravel()
     energies = []
-    for _ in range(BANDS):
+    noise = 0.0
+    for number in range(BANDS):
         smooth = np.asarray(cv2.GaussianBlur(level, (5, 5), 1.0), dtype=np.float32)
         detail = cv2.subtract(level, smooth)
         squared = cv2.multiply(detail, detail)
         of_block = cv2.resize(squared, (columns, rows), interpolation=cv2.INTER_AREA)
         energies.append(float(np.dot(np.asarray(of_block).ravel(), weight)) / blocks)
+        if number == 0:
+            # The least textured blocks show what the camera adds to all of them.
+            noise = float(np.quantile(np.asarray(of_block), _QUIET_SHARE)) * _QUIET_TO_MEAN
         level = np.ascontiguousarray(smooth[::2, ::2])
+    clear = [
+        max(energy - noise * share, energy * _LEAST_SIGNAL, _LEAST_ENERGY)
+        for energy, share in zip(energies, _NOISE_SHARES, strict=False)
+    ]
     energies[0] -= _ROUNDING_NOISE
     logarithm = np.log2(np.maximum(energies, _LEAST_ENERGY))
-    return np.asarray(logarithm[:-1] - logarithm[1:], dtype=np.float64)
+    bands = np.asarray(logarithm[:-1] - logarithm[1:], dtype=np.float64)
+    return bands, float(np.log2(clear[0] / clear[2]))
 
 
 def _stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[np.float64] | None:

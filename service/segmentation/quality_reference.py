@@ -7,9 +7,14 @@ A model file carries them as `quality_reference`, plain numbers by name:
     magnification.median_core_px            magnification.most_median_core_px
     stain.usual.<k>.<part>     stain.shifted.<k>.<part>
     magnification.usual.<k>.<part>          magnification.coarse.<k>.<part>
+    blur.least_clear_sharpness              colour.most_log_odds
+    colour.usual.<k>.<part>    colour.shifted.<k>.<part>
+
+The last two lines are younger than the first files; where they are missing, blur under noise and
+stains that hide the nuclei are not looked for.
 
 `<part>` is `offset`, `mean.<i>` or `factor.<i>.<j>` of one Gaussian. Several Gaussians stand side
-by side, one for each data set: a mean over scanners would describe none of them.
+by side, one for each data set and each change: a mean over scanners would describe none of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -124,6 +129,8 @@ class QualityReference:
         median_core_px: Usual median area of the nuclei's cores.
         most_median_core_px: Above it the nuclei are magnified more than stated.
         most_merged_share: Above this share of odd outlines a count is in doubt.
+        least_clear_sharpness: Below it an image is blurred, noise aside.
+        colour: Usual colours of tissue against shifted ones, for images without nuclei.
     """
 
     least_sharpness: float | None = None
@@ -133,6 +140,8 @@ class QualityReference:
     median_core_px: float | None = None
     most_median_core_px: float | None = None
     most_merged_share: float | None = None
+    least_clear_sharpness: float | None = None
+    colour: Comparison | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, float] | None) -> "QualityReference":
@@ -146,6 +155,8 @@ class QualityReference:
             median_core_px=values.get("magnification.median_core_px"),
             most_median_core_px=values.get("magnification.most_median_core_px"),
             most_merged_share=values.get("merged.most_share"),
+            least_clear_sharpness=values.get("blur.least_clear_sharpness"),
+            colour=_comparison("colour", "shifted", values),
         )
 
 

@@ -19,7 +19,8 @@ import pytest
 from numpy.typing import NDArray
 
 from export.contract import TrainedRun, build_contract, read_run
-from export.convert import convert, write
+from export.convert import convert
+from export.onnx_file import write
 from service.inference.session import ModelSession
 from training.config import DataSource, TrainingConfig
 from training.datasets import Sample, read_dataset

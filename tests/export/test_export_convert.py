@@ -10,9 +10,11 @@ import pytest
 from numpy.typing import NDArray
 
 from export import convert as convert_module
+from export import onnx_file as onnx_file_module
 from export.contract import TrainedRun, build_contract
-from export.convert import OPSET, convert, load_model, write
+from export.convert import OPSET, convert, load_model
 from export.errors import ExportRefusedError
+from export.onnx_file import write
 from service.inference.contract import CONTRACT_KEY, parse_contract
 
 
@@ -157,7 +159,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     def fail(_: int) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(convert_module.os, "fsync", fail)
+    monkeypatch.setattr(onnx_file_module.os, "fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         write(tiny_proto, build_contract(tiny_run, name="tiny", version="0.1.0"), path)
     assert path.read_bytes() == b"the old model"

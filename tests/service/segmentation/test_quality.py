@@ -113,6 +113,32 @@ def test_what_hides_the_image_is_not_reported_twice() -> None:
     assert not blurred["magnification_mismatch"].assessed
 
 
+def test_blur_under_noise_is_told_by_the_sharpness_without_it() -> None:
+    reference = replace(REFERENCE, least_clear_sharpness=-5.0)
+    noisy = replace(GOOD, clear_sharpness=-6.0)
+    flag = judge(noisy, reference)["blur"]
+    assert flag.fired
+    assert flag.value == -6.0
+    assert flag.threshold == -5.0
+    assert "noise taken off" in flag.unit
+    assert not judge(replace(GOOD, clear_sharpness=-4.0), reference)["blur"].fired
+    # A file from before knows nothing of it.
+    assert not judge(noisy)["blur"].fired
+
+
+def test_a_stain_that_hides_the_nuclei_is_judged_by_the_tissue() -> None:
+    colour = Comparison((around([0.0] * 6),), (around([2.0] * 6),), 0.0)
+    reference = replace(REFERENCE, colour=colour)
+    hidden = replace(GOOD, stain=None, colour=np.full(6, 2.0))
+    assert judge(hidden, reference)["stain_shift"].fired
+    usual = judge(replace(hidden, colour=np.zeros(6)), reference)["stain_shift"]
+    assert usual.assessed
+    assert not usual.fired
+    assert not judge(hidden)["stain_shift"].assessed
+    # Where there are nuclei, they decide.
+    assert not judge(replace(hidden, stain=np.zeros(6)), reference)["stain_shift"].fired
+
+
 def test_a_reference_survives_the_model_file() -> None:
     stain, scale = REFERENCE.stain, REFERENCE.magnification
     assert stain is not None

@@ -1,0 +1,86 @@
+"""Model files on disk: a graph with its contract, written whole or not at all."""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from service.inference.contract import ModelContract, parse_contract
+
+
+def write(proto: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
+    """Write a graph with its contract; the file appears whole or not at all.
+
+    Args:
+        proto: The graph.
+        contract: What goes into its metadata; any metadata already there is replaced.
+        path: File to write or to replace; its folder exists.
+    """
+    stamped = onnx.ModelProto()
+    stamped.CopyFrom(proto)
+    del stamped.metadata_props[:]
+    onnx.helper.set_model_props(stamped, contract.to_metadata())
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(stamped.SerializeToString())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(partial).chmod(0o644)  # mkstemp's 0600 would hide the model from the service's user
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[onnx.ModelProto, ModelContract]:
+    """Read a model file.
+
+    Returns:
+        The graph, without its metadata, and the contract.
+
+    Raises:
+        ModelContractError: The file states no valid contract.
+    """
+    proto = onnx.load(path)
+    contract = parse_contract({entry.key: entry.value for entry in proto.metadata_props})
+    del proto.metadata_props[:]
+    return proto, contract
+
+
+def restamp(path: Path, contract: ModelContract) -> None:
+    """Replace the contract of a model file, and tell its variants.
+
+    Variants carry the contract of their reference besides what makes them variants, so they are
+    stamped anew with it; those whose reference is another file are left alone. Every graph stays
+    as it is, byte by byte.
+
+    Args:
+        path: The reference, `model.onnx`.
+        contract: Its new contract.
+
+    Raises:
+        ModelContractError: The file, or a variant beside it, states no valid contract.
+    """
+    before = digest(path)
+    proto, _ = read(path)
+    write(proto, contract, path)
+    after = digest(path)
+    for variant_path in sorted(path.parent.glob(f"{path.stem}.*{path.suffix}")):
+        variant_proto, stated = read(variant_path)
+        if stated.variant is None or stated.variant.reference_sha256 != before:
+            continue
+        variant = stated.variant.model_copy(update={"reference_sha256": after})
+        write(variant_proto, as_variant(contract, variant=variant), variant_path)
+
+
+def as_variant(contract: ModelContract, **changes: object) -> ModelContract:
+    """A reference's contract as its variant states it."""
+    return contract.model_copy(update={"reduced_precisions": (), **changes})
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,60 @@
+"""Colours of the tissue alone, for images in which the model finds no nuclei.
+
+A stain far from H&E hides the nuclei from the model, and with them the figures that stain is judged
+by otherwise. The darkest and the palest tissue stand in for nuclei and stroma here: less telling,
+but always there.
+"""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+STEP_PX: Final = 4
+"""Blocks that colours are averaged over."""
+
+_DENSITY: Final = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
+_LEAST_TISSUE_DENSITY: Final = 0.2
+_LEAST_BLOCKS: Final = 60
+_MOST_BLOCKS: Final = 4000
+_DARK_SHARE: Final = 4
+_PALE_SHARE: Final = 3
+
+
+def measure_colour(pixels: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Measure the darkest quarter and the palest third of the tissue.
+
+    Args:
+        pixels: RGB, shape (H, W, 3), uint8.
+
+    Returns:
+        Shape (6,): red minus blue and green minus a third, as medians of shares of the optical
+        density, and the natural logarithm of its median; of the dark blocks, then of the pale ones.
+        None where there is too little tissue.
+    """
+    height, width = pixels.shape[0] // STEP_PX, pixels.shape[1] // STEP_PX
+    if not height or not width:
+        return None
+    cut = pixels[: height * STEP_PX, : width * STEP_PX]
+    blocks = np.asarray(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
+    density = _DENSITY[blocks].reshape(-1, 3)
+    total = density.sum(axis=1)
+    position = np.flatnonzero(total > _LEAST_TISSUE_DENSITY)
+    if len(position) < _LEAST_BLOCKS:
+        return None
+    position = position[:: -(-len(position) // _MOST_BLOCKS)]
+    ordered = position[np.argsort(total[position])]
+    dark, pale = (
+        ordered[-(len(ordered) // _DARK_SHARE) :],
+        ordered[: len(ordered) // _PALE_SHARE],
+    )
+    figures: list[float] = []
+    for part in (dark, pale):
+        colour, depth = density[part], total[part]
+        figures += [
+            float(np.median((colour[:, 0] - colour[:, 2]) / depth)),
+            float(np.median(colour[:, 1] / depth)) - 1 / 3,
+            float(np.log(np.median(depth))),
+        ]
+    return np.array(figures, dtype=np.float64)

@@ -1,0 +1,35 @@
+"""Colours of tissue without nuclei."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.segmentation.colour_figures import measure_colour
+
+Pixels = NDArray[np.uint8]
+
+
+def test_dark_and_pale_tissue_are_measured_apart() -> None:
+    pixels = np.full((128, 128, 3), 250, dtype=np.uint8)
+    pixels[:64] = (120, 60, 140)
+    pixels[64:96] = (230, 150, 190)
+    figures = measure_colour(pixels)
+    assert figures is not None
+    dark, pale = figures[:3], figures[3:]
+    assert dark[2] > pale[2]
+    # Eosin takes green and lets red through.
+    assert pale[1] > dark[1] > 0
+    assert pale[0] < 0
+
+
+def test_swapped_channels_turn_the_sign(he_pixels: Pixels) -> None:
+    figures = measure_colour(he_pixels)
+    swapped = measure_colour(np.ascontiguousarray(he_pixels[..., ::-1]))
+    assert figures is not None
+    assert swapped is not None
+    np.testing.assert_allclose(figures[[0, 3]], -swapped[[0, 3]], atol=1e-5)
+    np.testing.assert_allclose(figures[[2, 5]], swapped[[2, 5]], atol=1e-5)
+
+
+def test_glass_and_specks_have_no_colour() -> None:
+    assert measure_colour(np.full((128, 128, 3), 245, dtype=np.uint8)) is None
+    assert measure_colour(np.zeros((3, 3, 3), dtype=np.uint8)) is None
