@@ -1,4 +1,4 @@
-"""The command line: `python -m service [serve]`, `segment IMAGE...`, `openapi`."""
+"""The command line: `python -m service [serve]`, `segment IMAGE...`, `keys`, `audit`, `openapi`."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
+from service.administration import add_commands
 from service.api.parameters import SegmentParameters
 from service.app import create_app
 from service.errors import KaryonError
@@ -199,6 +200,9 @@ def segment(
     if failures:
         print(f"{len(failures)} of {len(images)} images failed.", file=sys.stderr)
         raise typer.Exit(1)
+
+
+add_commands(app)
 
 
 @app.command()

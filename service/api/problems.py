@@ -27,6 +27,8 @@ from service.api.work import ClientGoneError
 
 PROBLEM_JSON = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # no registered status: nginx's, for logs alone
+CHALLENGED = frozenset({401, 403})
+"""Statuses that come with WWW-Authenticate."""
 _NOT_READY_RETRY_AFTER_S = 5
 # Thousands of unknown parameters fit into a request line; nobody reads as many sentences.
 _MOST_PARAMETER_ERRORS = 32
@@ -68,6 +70,27 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "Check the syntax of the body: its multipart boundary, its end.",
         (MalformedBodyError,),
     ),
+    ProblemType(
+        "missing-credential",
+        401,
+        "The request carries no credential",
+        "Send an API key in X-API-Key, or a key or access token as `Authorization: Bearer`.",
+        (errors.MissingCredentialError,),
+    ),
+    ProblemType(
+        "invalid-credential",
+        401,
+        "The credential is unknown, expired or revoked",
+        "Ask the operator for a new key (`python -m service keys create`), or renew the token.",
+        (errors.InvalidCredentialError,),
+    ),
+    ProblemType(
+        "insufficient-scope",
+        403,
+        "The credential is not good for this",
+        "WWW-Authenticate names the scope that is needed; ask the operator for a key with it.",
+        (errors.InsufficientScopeError,),
+    ),
     ProblemType("not-found", 404, "No such resource", "See / or /docs for what there is."),
     ProblemType(
         "unknown-model",
@@ -82,6 +105,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "No such problem type",
         "GET /problems lists the problem types.",
         (UnknownProblemError,),
+    ),
+    ProblemType(
+        "unknown-result",
+        404,
+        "No such result is recorded",
+        "GET /results lists the results; one that is older than the retention time is gone.",
+        (errors.UnknownResultError,),
+    ),
+    ProblemType(
+        "records-off",
+        404,
+        "The service keeps no records",
+        "Start it with KARYON_RECORDS=true.",
+        (errors.RecordsOffError,),
     ),
     ProblemType(
         "method-not-allowed",
@@ -102,6 +139,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The body took too long to arrive",
         "Send the image faster, or compress it; the bound is KARYON_UPLOAD_TIMEOUT_S.",
         (UploadTimeoutError,),
+    ),
+    ProblemType(
+        "idempotency-key-in-flight",
+        409,
+        "A request with this Idempotency-Key is still being carried out",
+        "Try again with the same key after the seconds in Retry-After.",
+        (errors.IdempotencyKeyInFlightError,),
     ),
     ProblemType(
         "body-too-large",
@@ -153,6 +197,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.InvalidParameterError, RequestValidationError),
     ),
     ProblemType(
+        "idempotency-key-reused",
+        422,
+        "The Idempotency-Key was used for another request",
+        "Use a new key for each new request, and the same only for a repetition.",
+        (errors.IdempotencyKeyReusedError,),
+    ),
+    ProblemType(
         "headers-too-large",
         431,
         "The request line and headers have too many bytes",
@@ -178,6 +229,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The service is starting up or draining",
         "Try again after the seconds in Retry-After, or another replica.",
         (errors.NotReadyError,),
+    ),
+    ProblemType(
+        "records-unavailable",
+        503,
+        "The database of the records does not answer",
+        "Try again after the seconds in Retry-After. No result is given out that is not recorded.",
+        (errors.RecordsUnavailableError,),
+    ),
+    ProblemType(
+        "identity-provider-unavailable",
+        503,
+        "The issuer of access tokens does not answer",
+        "Try again after the seconds in Retry-After, or use an API key.",
+        (errors.IdentityProviderError,),
     ),
 )
 
@@ -214,6 +279,16 @@ def _validation_errors(error: RequestValidationError) -> list[dict[str, Any]]:
     ]
 
 
+def _challenge(error: Exception) -> str:
+    """Return WWW-Authenticate as RFC 6750, section 3 has it."""
+    challenge = 'Bearer realm="karyon"'
+    if isinstance(error, errors.InvalidCredentialError):
+        challenge += ', error="invalid_token"'
+    if isinstance(error, errors.InsufficientScopeError):
+        challenge += f', error="insufficient_scope", scope="{" ".join(error.scopes)}"'
+    return challenge
+
+
 def problem_document(
     problem: ProblemType,
     *,
@@ -240,7 +315,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     Args:
         request: The request; its id becomes `instance`.
         error: What was raised. Its message is shown only for the errors in the table below 500 and
-            for the two 503, all of which are written for callers.
+            for the 503, all of which are written for callers.
     """
     problem = problem_type_of(error)
     parameter_errors: list[dict[str, Any]] = []
@@ -258,12 +333,17 @@ def problem_response(request: Request, error: Exception) -> Response:
     else:
         detail = str(error)
     if isinstance(error, errors.InvalidParameterError):
-        place = "body" if isinstance(error, InvalidFormFieldError) else "query"
+        place = "body" if isinstance(error, InvalidFormFieldError) else error.place
         parameter_errors = [{"location": [place, error.parameter], "message": detail}]
-    if isinstance(error, errors.OverloadedError):
+    if isinstance(error, (errors.OverloadedError, errors.IdempotencyKeyInFlightError)):
         headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, errors.NotReadyError):
+    if isinstance(
+        error,
+        (errors.NotReadyError, errors.RecordsUnavailableError, errors.IdentityProviderError),
+    ):
         headers["Retry-After"] = str(_NOT_READY_RETRY_AFTER_S)
+    if problem.status in CHALLENGED:
+        headers["WWW-Authenticate"] = _challenge(error)
     if isinstance(error, errors.NotAcceptableError):
         headers["Vary"] = "Accept"
     if isinstance(error, UnsupportedBodyError):

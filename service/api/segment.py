@@ -7,14 +7,25 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api.answer import Result, make_result, represent
+from service.api.auth import SegmentCaller
 from service.api.documentation import REQUEST_ID_HEADER, VARY_HEADER, problem_answers
 from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.idempotency import (
+    REPLAYED_HEADER,
+    IdempotencyKeyHeader,
+    Turn,
+    refuse_without_records,
+    to_response,
+)
 from service.api.negotiation import JSON, PNG, choose_representation
 from service.api.parameters import SegmentParameters, get_segment_parameters
+from service.api.recording import make_record
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, StateDependency
 from service.api.upload import FIELD, read_image_bytes
 from service.images.decode import ImageLimits
+from service.records.idempotency import StoredAnswer
+from service.records.results import NewResult, add_result
 
 router = APIRouter(tags=["segmentation"])
 
@@ -62,6 +73,7 @@ _SUCCESS: dict[str, Any] = {
     "headers": {
         **REQUEST_ID_HEADER,
         **VARY_HEADER,
+        **REPLAYED_HEADER,
         "X-Karyon-Id": _text_header("`id` of the result.", SEGMENTATION_EXAMPLE["id"]),
         "X-Karyon-Count": {
             "description": "Number of nuclei.",
@@ -116,6 +128,8 @@ def _observe(observer: Observer, result: Result) -> None:
             "unknown-model",
             "not-acceptable",
             "upload-timeout",
+            "idempotency-key-in-flight",
+            "idempotency-key-reused",
             "body-too-large",
             "image-too-large",
             "unsupported-body",
@@ -126,14 +140,17 @@ def _observe(observer: Observer, result: Result) -> None:
             "internal-error",
             "overloaded",
             "not-ready",
+            "records-unavailable",
         ),
     },
 )
 async def segment_image(
+    caller: SegmentCaller,
     request: Request,
     parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
     state: StateDependency,
     observer: ObserverDependency,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Find every nucleus of an H&E image.
 
@@ -145,14 +162,33 @@ async def segment_image(
     limits = ImageLimits(
         max_pixels=state.settings.max_pixels, min_side_px=state.settings.min_side_px
     )
-    async with state.pool.place():
-        data = await read_image_bytes(request, timeout_s=state.settings.upload_timeout_s)
 
-        def work(queue_ms: float) -> tuple[Result, bytes, dict[str, str]]:
-            result = make_result(data, segmenter, parameters, limits)
-            result.timings_ms["queue"] = queue_ms
-            return result, *represent(result, media_type, parameters)
+    async def segment(turn: Turn | None) -> Response:
+        async with state.pool.place():
+            data = await read_image_bytes(request, timeout_s=state.settings.upload_timeout_s)
+            if turn is not None and (given := await turn.begin(data, media_type)) is not None:
+                return given
 
-        result, body, headers = await state.pool.run(work, client_gone=request.is_disconnected)
-    _observe(observer, result)
-    return Response(body, media_type=media_type, headers={"Vary": "Accept", **headers})
+            def work(queue_ms: float) -> tuple[Result, StoredAnswer, NewResult]:
+                result = make_result(data, segmenter, parameters, limits)
+                result.timings_ms["queue"] = queue_ms
+                body, headers = represent(result, media_type, parameters)
+                answer = StoredAnswer(200, media_type, {"Vary": "Accept", **headers}, body)
+                kept = data if state.settings.keep_images else None
+                record = make_record(
+                    result, parameters, caller_id=caller.id, identity=None, image=kept
+                )
+                return result, answer, record
+
+            result, answer, record = await state.pool.run(work, client_gone=request.is_disconnected)
+            _observe(observer, result)
+            if turn is None:
+                return to_response(answer)
+            # No answer leaves before its record and its audit row are committed.
+            return await turn.file(answer, lambda transaction: add_result(transaction, record))
+
+    if state.idempotency_keys is None:
+        refuse_without_records(idempotency_key)
+        return await segment(None)
+    async with state.idempotency_keys.turn(request, caller.id, idempotency_key) as turn:
+        return await segment(turn)

@@ -7,11 +7,14 @@ from typing import Annotated, Protocol, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.oidc import TokenVerifier
 from service.api.work import QueueObserver, WorkPool
-from service.errors import NotReadyError
+from service.errors import NotReadyError, RecordsOffError
 from service.inference.repository import ModelRepository
 from service.inference.session import ModelSession
+from service.records.recorder import Recorder
 from service.segmenter import Segmenter
 from service.settings import Settings
 
@@ -68,6 +71,9 @@ class ServiceState:
         segmenters: One segmenter for each loaded session, by `name:version`.
         pool: The one pool in which work runs.
         canaries: One canary result for each model.
+        recorder: Where results are recorded; None where no records are kept.
+        idempotency_keys: Who sees to it that a repeated POST happens once; None without records.
+        tokens: Who checks access tokens; None where no issuer is configured.
     """
 
     settings: Settings
@@ -75,6 +81,9 @@ class ServiceState:
     segmenters: Mapping[str, Segmenter]
     pool: WorkPool
     canaries: tuple[Canary, ...]
+    recorder: Recorder | None = None
+    idempotency_keys: IdempotencyKeys | None = None
+    tokens: TokenVerifier | None = None
 
     def segmenter(self, model: str | None) -> Segmenter:
         """Return the segmenter of a model, the default one for None.
@@ -119,3 +128,17 @@ async def get_state(request: Request, lifecycle: LifecycleDependency) -> Service
 
 
 StateDependency = Annotated[ServiceState, Depends(get_state)]
+
+
+async def get_recorder(state: StateDependency) -> Recorder:
+    """Return the recorder.
+
+    Raises:
+        RecordsOffError: No records are kept.
+    """
+    if state.recorder is None:
+        raise RecordsOffError("This service keeps no records (KARYON_RECORDS=false).")
+    return state.recorder
+
+
+RecorderDependency = Annotated[Recorder, Depends(get_recorder)]

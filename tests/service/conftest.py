@@ -7,7 +7,7 @@ version 1 and turns dark purple into nucleus probability, so real H&E tiles and 
 sensible masks and counts without a trained weight. It loads in milliseconds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -201,3 +201,12 @@ def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=ONE_CHANNEL_OUTPUT,
     )
     return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where every application of these tests keeps its records, unless it is told otherwise."""
+    folder = tmp_path_factory.mktemp("karyon-data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KARYON_DATA_DIR", str(folder))
+        yield folder
