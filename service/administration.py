@@ -1,4 +1,4 @@
-"""`python -m service keys ...` and `audit ...`: what the operator does beside the running service.
+"""`python -m service keys`, `audit`, `export-reviewed`: what is done beside the running service.
 
 The commands work on the database of the settings, while the service runs or not.
 """
@@ -16,9 +16,11 @@ from rich.table import Table
 
 from service.api.auth import SCOPES
 from service.errors import KaryonError
+from service.images.decode import ImageLimits
 from service.records.database import Database
 from service.records.keys import ApiKey, create_key, list_keys, revoke_key, rotate_key
 from service.records.verification import Verdict, parse_anchor, verify, verify_export
+from service.reviewed import audit_export, export_reviewed
 from service.settings import load_settings
 
 keys_app = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
@@ -31,6 +33,7 @@ def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the command line of the service."""
     app.add_typer(keys_app, name="keys")
     app.add_typer(audit_app, name="audit")
+    app.command("export-reviewed")(export)
 
 
 @contextmanager
@@ -168,3 +171,29 @@ def verify_trail(
         print(f"NOT SOUND: {verdict.problem}", file=sys.stderr)
         raise typer.Exit(1)
     print(f"sound: {verdict.rows} rows, {verdict.results} results; head {verdict.head}")
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A new folder.")],
+) -> None:
+    """Write reviewed images and labels as a folder that `python -m training` reads.
+
+    Only results whose images are kept (KARYON_KEEP_IMAGES=true) can be exported.
+    """
+    try:
+        settings = load_settings()
+    except ValueError as error:
+        _end(str(error))
+    limits = ImageLimits(max_pixels=settings.max_pixels, min_side_px=1)
+    with _database() as database:
+        try:
+            with database.reading() as connection:
+                done = export_reviewed(connection, folder, limits)
+        except OSError as error:
+            _end(str(error))
+        with database.writing() as transaction:
+            audit_export(transaction, done, actor=_actor())
+    print(
+        f"{len(done.written)} reviewed images written; left out: {done.without_image} whose image"
+        f" is not kept, {done.without_labels} corrected by a count without labels."
+    )

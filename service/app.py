@@ -29,6 +29,7 @@ from service.api import (
     problem_types,
     record_schemas,
     results,
+    review,
     schemas,
     segment,
 )
@@ -205,7 +206,10 @@ def _document(app: FastAPI) -> dict[str, Any]:
         *record_schemas.ANSWERS,
     )
     _, extra = models_json_schema(
-        [(model, "serialization") for model in by_hand],
+        [
+            *((model, "serialization") for model in by_hand),
+            (review.ReviewRequest, "validation"),
+        ],
         ref_template="#/components/schemas/{model}",
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
@@ -306,6 +310,7 @@ def create_app(settings: Settings) -> FastAPI:
         segment.router,
         models.router,
         results.router,
+        review.router,
         audit.router,
         health.router,
         problem_types.router,

@@ -77,6 +77,18 @@ class IdempotencyKeyInFlightError(KaryonError):
         self.retry_after_s = retry_after_s
 
 
+class StaleVersionError(KaryonError):
+    """The request is about a version of a result that is no longer the present one."""
+
+
+class PreconditionRequiredError(KaryonError):
+    """The request does not say which version of a result it is about."""
+
+
+class ReviewConflictError(KaryonError):
+    """The status of the result does not allow the decision."""
+
+
 class MissingCredentialError(KaryonError):
     """The request carries no credential."""
 

@@ -55,7 +55,8 @@ VARY_HEADER = {
 
 def _headers_of(status: int, names: list[str]) -> dict[str, Any]:
     headers: dict[str, Any] = dict(REQUEST_ID_HEADER)
-    if status == 503 or "idempotency-key-in-flight" in names:
+    # Of the two 409, the one that waiting helps.
+    if status == 503 or names == ["idempotency-key-in-flight"]:
         headers |= _RETRY_AFTER_HEADER
     if status == 405:
         headers |= _ALLOW_HEADER

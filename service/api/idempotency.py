@@ -133,22 +133,22 @@ class Turn:
                     lambda transaction: renew(transaction, key, self._owner)
                 )
 
-    async def file(self, answer: StoredAnswer, write: Callable[[Transaction], Any]) -> Response:
+    async def file(self, write: Callable[[Transaction], StoredAnswer]) -> Response:
         """Commit what was done, with the answer under its key, and return the answer to give.
 
         Args:
-            answer: What is to be answered.
-            write: Files the result; see `Recorder.submit`.
+            write: Files the result and returns what is to be answered; see `Recorder.submit`.
         """
         key = self._key
 
-        def work(transaction: Transaction) -> None:
-            write(transaction)
+        def work(transaction: Transaction) -> StoredAnswer:
+            answer = write(transaction)
             if key is not None:
                 complete(transaction, key, self._owner, answer)
+            return answer
 
         try:
-            await self._keys.recorder.write(work)
+            answer = await self._keys.recorder.write(work)
         except ClaimLostError:
             # This process stood still for longer than its lease; the other's answer is the one.
             if key is not None and (other := await self._claim(key)) is not None:

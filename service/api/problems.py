@@ -141,11 +141,25 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (UploadTimeoutError,),
     ),
     ProblemType(
+        "review-conflict",
+        409,
+        "The status of the result does not allow this decision",
+        "Accept takes preliminary results, edit and reject all but cancelled ones.",
+        (errors.ReviewConflictError,),
+    ),
+    ProblemType(
         "idempotency-key-in-flight",
         409,
         "A request with this Idempotency-Key is still being carried out",
         "Try again with the same key after the seconds in Retry-After.",
         (errors.IdempotencyKeyInFlightError,),
+    ),
+    ProblemType(
+        "stale-version",
+        412,
+        "The result has changed since it was read",
+        "GET the result again, look at it, and give its new ETag as If-Match.",
+        (errors.StaleVersionError,),
     ),
     ProblemType(
         "body-too-large",
@@ -165,7 +179,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "unsupported-body",
         415,
         "The body is of a content type that is not read",
-        f"Send {ACCEPTED_BODIES}, without Content-Encoding.",
+        f"Send an image as {ACCEPTED_BODIES}, a review as application/json; no Content-Encoding.",
         (UnsupportedBodyError,),
     ),
     ProblemType(
@@ -202,6 +216,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The Idempotency-Key was used for another request",
         "Use a new key for each new request, and the same only for a repetition.",
         (errors.IdempotencyKeyReusedError,),
+    ),
+    ProblemType(
+        "precondition-required",
+        428,
+        "The request must say which version it is about",
+        "Send the ETag of the result as If-Match.",
+        (errors.PreconditionRequiredError,),
     ),
     ProblemType(
         "headers-too-large",
@@ -347,7 +368,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.NotAcceptableError):
         headers["Vary"] = "Accept"
     if isinstance(error, UnsupportedBodyError):
-        headers["Accept-Post"] = ACCEPTED_BODIES
+        headers["Accept-Post"] = error.accepted
         headers["Accept-Encoding"] = "identity"
     request.app.state.observer.problem(problem.name)
     document = problem_document(

@@ -11,10 +11,12 @@ from starlette.responses import Response
 from service.api import record_schemas
 from service.api.auth import ResultsCaller
 from service.api.documentation import REQUEST_ID_HEADER, problem_answers
+from service.api.idempotency import to_response
 from service.api.negotiation import JSON
 from service.api.record_schemas import ResultStatus
 from service.api.state import RecorderDependency
 from service.errors import InvalidParameterError
+from service.records.idempotency import StoredAnswer
 from service.records.results import ResultFilter, get_result, get_versions, list_results
 from service.records.times import utc_text
 
@@ -135,13 +137,12 @@ def json_answer(
     }
 
 
-def to_response(document: dict[str, Any], *, version: int | None = None) -> Response:
+def to_answer(document: dict[str, Any], *, version: int | None = None) -> StoredAnswer:
     """Serialise an answer, with the version of a result as its ETag."""
     headers = {} if version is None else {"ETag": f'"{version}"'}
     # Results are a laboratory's own business: no cache on the way may keep one.
-    return Response(
-        orjson.dumps(document), media_type=JSON, headers={"Cache-Control": "no-store", **headers}
-    )
+    headers["Cache-Control"] = "no-store"
+    return StoredAnswer(200, JSON, headers, orjson.dumps(document))
 
 
 @router.get(
@@ -173,10 +174,12 @@ async def list_recorded_results(
         )
     )
     return to_response(
-        {
-            "results": [record_schemas.recorded_document(result) for result in page],
-            "next_cursor": following,
-        }
+        to_answer(
+            {
+                "results": [record_schemas.recorded_document(result) for result in page],
+                "next_cursor": following,
+            }
+        )
     )
 
 
@@ -208,7 +211,7 @@ async def get_recorded_result(
             "result.viewed", actor=caller.id, subject=id, details={"version": version}
         )
     )
-    return to_response(record_schemas.recorded_document(result), version=version)
+    return to_response(to_answer(record_schemas.recorded_document(result), version=version))
 
 
 @router.get(
@@ -238,5 +241,7 @@ async def get_result_history(
         )
     )
     return to_response(
-        {"id": id, "versions": [record_schemas.version_document(item) for item in versions]}
+        to_answer(
+            {"id": id, "versions": [record_schemas.version_document(item) for item in versions]}
+        )
     )

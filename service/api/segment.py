@@ -24,6 +24,7 @@ from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, StateDependency
 from service.api.upload import FIELD, read_image_bytes
 from service.images.decode import ImageLimits
+from service.records.audit import Transaction
 from service.records.idempotency import StoredAnswer
 from service.records.results import NewResult, add_result
 
@@ -184,8 +185,13 @@ async def segment_image(
             _observe(observer, result)
             if turn is None:
                 return to_response(answer)
+
+            def file(transaction: Transaction) -> StoredAnswer:
+                add_result(transaction, record)
+                return answer
+
             # No answer leaves before its record and its audit row are committed.
-            return await turn.file(answer, lambda transaction: add_result(transaction, record))
+            return await turn.file(file)
 
     if state.idempotency_keys is None:
         refuse_without_records(idempotency_key)

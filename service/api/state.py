@@ -141,4 +141,16 @@ async def get_recorder(state: StateDependency) -> Recorder:
     return state.recorder
 
 
+async def get_idempotency_keys(state: StateDependency) -> IdempotencyKeys:
+    """Return the idempotency keys.
+
+    Raises:
+        RecordsOffError: No records are kept.
+    """
+    if state.idempotency_keys is None:
+        raise RecordsOffError("This service keeps no records (KARYON_RECORDS=false).")
+    return state.idempotency_keys
+
+
+IdempotencyKeysDependency = Annotated[IdempotencyKeys, Depends(get_idempotency_keys)]
 RecorderDependency = Annotated[Recorder, Depends(get_recorder)]
