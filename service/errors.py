@@ -109,10 +109,6 @@ class InsufficientScopeError(KaryonError):
         self.scopes = tuple(scopes)
 
 
-class UnknownKeyError(KaryonError):
-    """There is no such API key."""
-
-
 class RecordsOffError(KaryonError):
     """This service keeps no records, so there is nothing to answer with."""
 

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import errors
+from service.api.challenge import CHALLENGED, challenge
 from service.api.upload import (
     ACCEPTED_BODIES,
     InvalidFormFieldError,
@@ -27,8 +28,6 @@ from service.api.work import ClientGoneError
 
 PROBLEM_JSON = "application/problem+json"
 CLIENT_CLOSED_REQUEST = 499  # no registered status: nginx's, for logs alone
-CHALLENGED = frozenset({401, 403})
-"""Statuses that come with WWW-Authenticate."""
 _NOT_READY_RETRY_AFTER_S = 5
 # Thousands of unknown parameters fit into a request line; nobody reads as many sentences.
 _MOST_PARAMETER_ERRORS = 32
@@ -235,7 +234,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         500,
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
-        (errors.ModelContractError, errors.ProviderError),
+        (errors.ModelContractError, errors.ProviderError, errors.DatabaseError),
     ),
     ProblemType(
         "overloaded",
@@ -300,16 +299,6 @@ def _validation_errors(error: RequestValidationError) -> list[dict[str, Any]]:
     ]
 
 
-def _challenge(error: Exception) -> str:
-    """Return WWW-Authenticate as RFC 6750, section 3 has it."""
-    challenge = 'Bearer realm="karyon"'
-    if isinstance(error, errors.InvalidCredentialError):
-        challenge += ', error="invalid_token"'
-    if isinstance(error, errors.InsufficientScopeError):
-        challenge += f', error="insufficient_scope", scope="{" ".join(error.scopes)}"'
-    return challenge
-
-
 def problem_document(
     problem: ProblemType,
     *,
@@ -364,7 +353,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     ):
         headers["Retry-After"] = str(_NOT_READY_RETRY_AFTER_S)
     if problem.status in CHALLENGED:
-        headers["WWW-Authenticate"] = _challenge(error)
+        headers["WWW-Authenticate"] = challenge(error)
     if isinstance(error, errors.NotAcceptableError):
         headers["Vary"] = "Accept"
     if isinstance(error, UnsupportedBodyError):

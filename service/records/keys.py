@@ -17,13 +17,17 @@ from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from service.errors import InvalidCredentialError, UnknownKeyError
+from service.errors import InvalidCredentialError, KaryonError
 from service.records.audit import Transaction
 from service.records.schema import ApiKeyRow
 from service.records.times import utc_after, utc_now
 
 _KEY: Final = re.compile(r"karyon_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")
 _DAY_S: Final = 86_400.0
+
+
+class UnknownKeyError(KaryonError):
+    """There is no such API key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Recorded results over HTTP: reading, searching, reviewing, the audit trail, the way to training."""
+"""Recorded results over HTTP: reading, searching, reviewing, the trail, the way to training."""
 
 import base64
 import hashlib
