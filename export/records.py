@@ -12,8 +12,9 @@ from typing import Any, Final
 from export.cost import Cost, measure_cost
 from export.errors import ExportRefusedError
 from export.onnx_file import read
+from service.inference.choice import MODEL_FILE
 from service.inference.contract import ModelContract
-from service.inference.repository import MODEL_FILE, version_order
+from service.inference.source import version_order
 
 METRICS_FILE: Final = "metrics.json"
 _PREFIX: Final = "metrics_"

@@ -1,4 +1,4 @@
-"""The command line: `python -m service [serve]`, `segment`, `verify`, `replay`, `doctor`..."""
+"""The command line: `python -m service [serve]`, `segment`, `verify`, `keys`, `audit`..."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer.core import TyperGroup
 
+from service.administration import add_commands
 from service.api.parameters import SegmentParameters
 from service.app import create_app, open_repository
 from service.doctor import examine, print_report
@@ -233,6 +234,9 @@ def doctor(
     else:
         print_report(report, Console())
     raise typer.Exit(0 if report.healthy else 1)
+
+
+add_commands(app)
 
 
 @app.command()

@@ -5,6 +5,7 @@ or documenting the application costs nothing and two applications never share an
 """
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,23 +14,32 @@ from typing import Any
 import cv2
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from service import __version__
 from service.api import (
     administration,
+    audit,
     health,
     models,
     pages,
     problem_types,
+    record_schemas,
+    results,
+    review,
     schemas,
     segment,
     signing_keys,
 )
+from service.api.auth import check_guards
 from service.api.cache import ResultCache
+from service.api.documentation import document_guards
 from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.oidc import TokenVerifier
 from service.api.problems import problem_response, register_problem_handlers
 from service.api.quota import CallerQuota
 from service.api.state import ServiceState
@@ -47,6 +57,10 @@ from service.middleware import (
     RequestIdMiddleware,
 )
 from service.provenance.keys import open_keyring
+from service.records.database import Database
+from service.records.recorder import Recorder
+from service.records.results import SERVICE
+from service.records.retention import keep_purging
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -66,6 +80,7 @@ _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
     {"name": "provenance", "description": "How results are verified."},
+    {"name": "results", "description": "What was recorded, and the audit trail."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -141,6 +156,15 @@ def open_service(
         max_decoded_bytes=settings.max_decoded_bytes,
         expected_tile_s=max(canary.duration_ms for canary in roster.canaries) / 1000.0,
     )
+    tokens = TokenVerifier.from_settings(settings)
+    recorder = _open_recorder(settings, repository)
+    keys = None
+    if recorder is not None:
+        keys = IdempotencyKeys(
+            recorder,
+            lifetime_s=settings.idempotency_lifetime_s,
+            wait_s=settings.idempotency_wait_s,
+        )
     return ServiceState(
         settings=settings,
         roster=roster,
@@ -150,7 +174,31 @@ def open_service(
         tracing=tracing,
         keyring=keyring,
         shadow=shadow,
+        recorder=recorder,
+        idempotency_keys=keys,
+        tokens=tokens,
     )
+
+
+def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder | None:
+    """Open the records and tell the audit trail which models answer from now on."""
+    if not settings.records:
+        return None
+    url = settings.database_url
+    database = Database.open(
+        None if url is None else url.get_secret_value(),
+        settings.data_dir,
+        migrate=settings.migrate,
+    )
+    with database.writing() as transaction:
+        for session in repository.all():
+            transaction.audit(
+                "model.activated",
+                actor=SERVICE,
+                subject=f"{session.contract.name}:{session.contract.version}",
+                details={"digest": session.digest, "provider": session.provider},
+            )
+    return Recorder(database)
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
@@ -176,10 +224,16 @@ def _document(app: FastAPI) -> dict[str, Any]:
         tags=_TAGS,
         routes=app.routes,
     )
+    by_hand: tuple[type[BaseModel], ...] = (
+        schemas.SegmentationAnswer,
+        schemas.ModelDetail,
+        schemas.Problem,
+        *record_schemas.ANSWERS,
+    )
     _, extra = models_json_schema(
         [
-            (model, "serialization")
-            for model in (schemas.SegmentationAnswer, schemas.ModelDetail, schemas.Problem)
+            *((model, "serialization") for model in by_hand),
+            (review.ReviewRequest, "validation"),
         ],
         ref_template="#/components/schemas/{model}",
     )
@@ -200,8 +254,27 @@ def _document(app: FastAPI) -> dict[str, Any]:
             shown = operation["responses"].get("422", {}).get("content", {})
             if "HTTPValidationError" in str(shown.get("application/json", "")):
                 del operation["responses"]["422"]
+    document_guards(document)
     document["components"]["schemas"] = dict(sorted(components.items()))
     return document
+
+
+@asynccontextmanager
+async def _retention(state: ServiceState) -> AsyncIterator[None]:
+    """Purge what is too old while the service runs."""
+    days = (state.settings.retention_days, state.settings.image_retention_days)
+    if state.recorder is None or days == (None, None):
+        yield
+        return
+    task = asyncio.create_task(
+        keep_purging(state.recorder, result_days=days[0], image_days=days[1])
+    )
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
@@ -230,12 +303,15 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            yield {"service": state}
+            async with _retention(state):
+                yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
             if state.shadow is not None:
                 await state.shadow.close()
             await asyncio.to_thread(state.close)
+            if state.recorder is not None:
+                await asyncio.to_thread(state.recorder.close)
 
     app = FastAPI(
         title="Karyon",
@@ -267,12 +343,17 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         segment.router,
         models.router,
         signing_keys.router,
+        results.router,
+        review.router,
+        audit.router,
         health.router,
         problem_types.router,
         pages.router,
     ):
+        check_guards(router)
         app.include_router(router)
     if settings.admin_routes:
+        check_guards(administration.router)
         app.include_router(administration.router)
 
     def openapi() -> dict[str, Any]:

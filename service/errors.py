@@ -5,6 +5,8 @@ Core code raises these; none of them knows of HTTP. The statuses live in one tab
 to do, and holds no machine path, secret or patient data that the caller did not send.
 """
 
+from collections.abc import Sequence
+
 
 class KaryonError(Exception):
     """Base of everything Karyon raises on purpose; its message is safe to show to a caller."""
@@ -18,11 +20,13 @@ class InvalidParameterError(KaryonError):
 
     Attributes:
         parameter: Name of the option as the caller knows it, for example `"mpp"`.
+        place: Where the caller gave it: `query`, `header` or `body`.
     """
 
-    def __init__(self, message: str, *, parameter: str) -> None:
+    def __init__(self, message: str, *, parameter: str, place: str = "query") -> None:
         super().__init__(message)
         self.parameter = parameter
+        self.place = place
 
 
 class PatientDataError(InvalidParameterError):
@@ -83,6 +87,62 @@ class QuotaExceededError(KaryonError):
         self.headers = headers
 
 
+class UnknownResultError(KaryonError):
+    """No result of that id is recorded, or it was purged."""
+
+
+class IdempotencyKeyReusedError(KaryonError):
+    """The idempotency key was used before, for a request with another content."""
+
+
+class IdempotencyKeyInFlightError(KaryonError):
+    """Another request with the idempotency key is still being carried out.
+
+    Attributes:
+        retry_after_s: Whole seconds after which asking again is sensible.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class StaleVersionError(KaryonError):
+    """The request is about a version of a result that is no longer the present one."""
+
+
+class PreconditionRequiredError(KaryonError):
+    """The request does not say which version of a result it is about."""
+
+
+class ReviewConflictError(KaryonError):
+    """The status of the result does not allow the decision."""
+
+
+class MissingCredentialError(KaryonError):
+    """The request carries no credential."""
+
+
+class InvalidCredentialError(KaryonError):
+    """The credential is unknown, expired or revoked."""
+
+
+class InsufficientScopeError(KaryonError):
+    """The credential is good, but not for this.
+
+    Attributes:
+        scopes: What it lacks.
+    """
+
+    def __init__(self, message: str, *, scopes: Sequence[str]) -> None:
+        super().__init__(message)
+        self.scopes = tuple(scopes)
+
+
+class RecordsOffError(KaryonError):
+    """This service keeps no records, so there is nothing to answer with."""
+
+
 # --- ours, or the operator's, fault ---------------------------------------------------------
 
 
@@ -127,3 +187,15 @@ class FatalProviderError(NotReadyError):
 
 class ClientGoneError(Exception):
     """The client closed the connection before its work was done; nobody reads an answer."""
+
+
+class DatabaseError(KaryonError):
+    """The database of the records cannot be used; the message says what the operator can do."""
+
+
+class RecordsUnavailableError(KaryonError):
+    """The records cannot be written or read now; nothing was answered that is not recorded."""
+
+
+class IdentityProviderError(KaryonError):
+    """The issuer of access tokens does not answer, so that no token can be checked."""

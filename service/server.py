@@ -1,6 +1,7 @@
 """The process around the application: uvicorn, signals, header bound, the start-up line."""
 
 import asyncio
+import ipaddress
 import logging
 import signal
 import socket
@@ -170,6 +171,26 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
+def refuse_open_door(settings: Settings) -> str | None:
+    """Return why the service must not listen as it is set up, or None.
+
+    Whoever reaches an unguarded port reads every result; it may only happen on purpose.
+    """
+    if settings.auth == "required" or settings.allow_anonymous:
+        return None
+    try:
+        local = ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        local = settings.host == "localhost"
+    if local:
+        return None
+    return (
+        f"{settings.host} can be reached from other machines and nobody would have to log in. Set"
+        " KARYON_AUTH=required and make a key with `python -m service keys create`, or, behind a"
+        " proxy that asks for logins itself, KARYON_ALLOW_ANONYMOUS=true."
+    )
+
+
 def _exit_quietly(*_: Any) -> None:
     sys.exit(0)
 
@@ -181,6 +202,9 @@ def run_server(app: FastAPI, settings: Settings) -> int:
         app: From `create_app`.
         settings: The same settings.
     """
+    if refusal := refuse_open_door(settings):
+        print(f"Karyon cannot start: {refusal}", file=sys.stderr)  # noqa: T201  for people
+        return START_UP_FAILED
     lifecycle: Lifecycle = app.state.lifecycle
     # One sentence tells the operator why it does not start; uvicorn's traceback would bury it.
     logging.getLogger("uvicorn.error").addFilter(lambda _: lifecycle.start_up_error is None)

@@ -9,9 +9,9 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
 
     # --- where it listens ---
     host: str = "127.0.0.1"
-    """Address to listen on. `0.0.0.0` opens the service to the network; it has no login."""
+    """Address to listen on. `0.0.0.0` opens it to the network, which `auth` must then guard."""
     port: int = Field(default=8000, ge=0, le=65535)
     """TCP port; 0 takes a free one, and the start-up line says which."""
     keep_alive_timeout_s: int = Field(default=75, ge=1)
@@ -116,9 +116,7 @@ class Settings(BaseSettings):
     batch_delay_ms: float = Field(default=2.0, ge=0.0, le=1000.0)
     """Longest wait in milliseconds for a GPU's batch to fill while other requests are at work."""
 
-    # --- what it keeps, and signs with ---
-    data_dir: Path = Path("karyon-data")
-    """Folder of the service's own data; made where missing, and must be writable."""
+    # --- what it signs with ---
     signing_key: Path | None = None
     """Ed25519 private key (PEM, PKCS #8) that signs results; unset makes one in `data_dir`."""
 
@@ -129,6 +127,42 @@ class Settings(BaseSettings):
     """Namespaces of accession, specimen and order in FHIR, a JSON object of URIs."""
     hl7_parties: Hl7Parties = Hl7Parties()
     """Sender, receiver and processing id of HL7 messages, a JSON object."""
+
+    # --- who may use it ---
+    auth: Literal["off", "required"] = "off"
+    """`required`: an API key or access token on all routes but health and documentation."""
+    allow_anonymous: bool = False
+    """Whether it may listen beyond this machine with `auth` off; otherwise it refuses to start."""
+    oidc_issuer: str | None = None
+    """Issuer of access tokens, as in their `iss`; unset takes API keys alone."""
+    oidc_audience: str | None = None
+    """What the `aud` of a token must hold; required with an issuer."""
+    oidc_jwks_url: str | None = None
+    """Where the issuer's keys are; unset asks its `/.well-known/openid-configuration`."""
+    oidc_scope_claim: str = "scope"
+    """Claim of a token that holds the scopes, as a list or separated by blanks."""
+
+    # --- what it keeps ---
+    records: bool = True
+    """Whether results are recorded and audited; off, there are no /results and no /audit."""
+    data_dir: Path = Path("karyon-data")
+    """Folder of the service's own data (SQLite file, signing key), relative to where it starts;
+    made where missing, and must be writable."""
+    database_url: SecretStr | None = None
+    """Instead of that file: `postgresql://user:password@host/name`, or `sqlite:///path`."""
+    migrate: bool = True
+    """Whether start-up brings the database's schema up to date; off, an old schema is refused."""
+    keep_images: bool = False
+    """Whether images and labels are kept with the results; needed to export reviewed cases."""
+    retention_days: float | None = Field(default=None, gt=0.0)
+    """Days after which results are removed; unset keeps them. The audit trail is always kept."""
+    image_retention_days: float | None = Field(default=None, gt=0.0)
+    """Days after which kept images are removed; unset keeps them as long as their results."""
+
+    idempotency_lifetime_s: float = Field(default=86_400.0, ge=1.0)
+    """Seconds that an Idempotency-Key and its answer are kept."""
+    idempotency_wait_s: float = Field(default=30.0, ge=0.0)
+    """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
 
     # --- what it tells ---
     otlp_endpoint: str | None = None
@@ -143,6 +177,17 @@ class Settings(BaseSettings):
     def reporting(self) -> Reporting:
         """All that laboratory messages are built with."""
         return Reporting(self.result_codes, self.identifier_systems, self.hl7_parties)
+
+    @model_validator(mode="after")
+    def _check_auth(self) -> Self:
+        """Refuse combinations that would guard less than they seem to."""
+        if self.auth == "required" and not self.records:
+            raise ValueError("auth=required needs records: API keys lie in their database")
+        if (self.oidc_issuer is None) != (self.oidc_audience is None):
+            raise ValueError("oidc_issuer and oidc_audience go together")
+        if self.oidc_issuer is not None and self.auth == "off":
+            raise ValueError("oidc_issuer is of no effect with auth=off; set auth=required")
+        return self
 
 
 def load_settings(

@@ -6,8 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 
 from service.api import schemas
+from service.api.auth import AdminCaller, Caller
 from service.api.documentation import ANSWERED, problem_answers
-from service.api.state import StateDependency
+from service.api.state import ServiceState, StateDependency
 from service.inference.repository import Activation
 from service.inference.session import ModelSession
 
@@ -29,6 +30,20 @@ def _answer(change: Activation, session: ModelSession) -> schemas.ActivationAnsw
     )
 
 
+async def _audit(state: ServiceState, caller: Caller, session: ModelSession) -> None:
+    """Tell the audit trail which model answers from now on, and who wanted it."""
+    if state.recorder is None:
+        return
+    await state.recorder.write(
+        lambda transaction: transaction.audit(
+            "model.activated",
+            actor=caller.id,
+            subject=f"{session.contract.name}:{session.contract.version}",
+            details={"digest": session.digest, "provider": session.provider},
+        )
+    )
+
+
 @router.post(
     "/models/{name}/versions/{version}/activate",
     operation_id="activateModelVersion",
@@ -36,19 +51,26 @@ def _answer(change: Activation, session: ModelSession) -> schemas.ActivationAnsw
     responses={
         **ANSWERED,
         **problem_answers(
-            "unknown-model", "model-refused", "invalid-parameter", "internal-error", "not-ready"
+            "unknown-model",
+            "model-refused",
+            "invalid-parameter",
+            "internal-error",
+            "not-ready",
+            "records-unavailable",
         ),
     },
 )
 async def activate_model_version(
-    name: Name, version: Version, state: StateDependency
+    caller: AdminCaller, name: Name, version: Version, state: StateDependency
 ) -> schemas.ActivationAnswer:
     """Load a version from the models folder, prove it, and swap it in between two requests.
 
     A running request ends with the model that it began with; none fails and none mixes two. A
     version that is refused changes nothing. `rollback` undoes it.
     """
-    return _answer(*await asyncio.to_thread(state.roster.activate, name, version))
+    change, session = await asyncio.to_thread(state.roster.activate, name, version)
+    await _audit(state, caller, session)
+    return _answer(change, session)
 
 
 @router.post(
@@ -64,9 +86,14 @@ async def activate_model_version(
             "invalid-parameter",
             "internal-error",
             "not-ready",
+            "records-unavailable",
         ),
     },
 )
-async def roll_back_model(name: Name, state: StateDependency) -> schemas.ActivationAnswer:
+async def roll_back_model(
+    caller: AdminCaller, name: Name, state: StateDependency
+) -> schemas.ActivationAnswer:
     """Swap back; a second rollback leads forward again."""
-    return _answer(*await asyncio.to_thread(state.roster.rollback, name))
+    change, session = await asyncio.to_thread(state.roster.rollback, name)
+    await _audit(state, caller, session)
+    return _answer(change, session)

@@ -12,11 +12,13 @@ from service.api.answer import Result, make_result, recall_result
 from service.api.cache import CacheKey
 from service.api.negotiation import PNG
 from service.api.parameters import SegmentParameters
+from service.api.recording import make_record
 from service.api.representation import represent
 from service.api.state import ServiceState
 from service.api.work import Place
 from service.images.decode import ImageLimits, check_bounds, read_header
 from service.images.image import ImageHeader
+from service.records.results import NewResult
 from service.segmenter import Segmenter
 
 _RGB_BYTES = 3
@@ -30,11 +32,13 @@ class Answer:
         result: The result.
         body: It in the representation asked for.
         headers: Its own headers.
+        record: What is to be filed of it; None where no records are kept.
     """
 
     result: Result
     body: bytes
     headers: dict[str, str]
+    record: NewResult | None = None
 
 
 def _cache_key(
@@ -61,6 +65,7 @@ async def answer_image(
     segmenter: Segmenter,
     place: Place,
     gone: asyncio.Future[None],
+    caller_id: str,
 ) -> Answer:
     """Answer one image.
 
@@ -72,6 +77,7 @@ async def answer_image(
         segmenter: The model to use, from here to the end.
         place: The request's place in the queue.
         gone: Done when the client went away.
+        caller_id: Who asks, for the record.
 
     Raises:
         KaryonError: The image or a parameter is refused, there is no room, or nobody waits.
@@ -89,7 +95,13 @@ async def answer_image(
             keyring=state.keyring,
             reporting=state.settings.reporting,
         )
-        return Answer(result, *represented)
+        if state.recorder is None:
+            return Answer(result, *represented)
+        kept = data if state.settings.keep_images else None
+        record = make_record(
+            result, parameters, caller_id=caller_id, keyring=state.keyring, image=kept
+        )
+        return Answer(result, *represented, record)
 
     def look() -> Answer | tuple[CacheKey | None, ImageHeader, int]:
         key = None

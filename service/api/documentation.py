@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from service.api.challenge import CHALLENGED
 from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_document
 from service.api.schemas import Problem
 
@@ -47,6 +48,14 @@ _ALLOW_HEADER = {
         "example": "POST",
     }
 }
+_CHALLENGE_HEADER = {
+    "WWW-Authenticate": {
+        "description": "Which credential is needed (RFC 6750).",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": 'Bearer realm="karyon"',
+    }
+}
 VARY_HEADER = {
     "Vary": {
         "description": "The representation depends on Accept.",
@@ -59,12 +68,15 @@ VARY_HEADER = {
 
 def _headers_of(status: int, names: list[str]) -> dict[str, Any]:
     headers: dict[str, Any] = dict(REQUEST_ID_HEADER)
-    if status in (429, 503):
+    # Of the two 409, the one that waiting helps.
+    if status in (429, 503) or names == ["idempotency-key-in-flight"]:
         headers |= _RETRY_AFTER_HEADER
     if status == 429:
         headers |= QUOTA_HEADERS
     if status == 405:
         headers |= _ALLOW_HEADER
+    if status in CHALLENGED:
+        headers |= _CHALLENGE_HEADER
     if "not-acceptable" in names:
         headers |= VARY_HEADER
     return headers
@@ -107,3 +119,29 @@ def problem_answers(*names: str) -> dict[int | str, dict[str, Any]]:
             },
         }
     return answers
+
+
+def document_guards(document: dict[str, Any]) -> None:
+    """Add to each operation that asks for a credential what it answers without a good one.
+
+    Args:
+        document: The OpenAPI document; changed in place.
+    """
+    refusals = problem_answers("missing-credential", "invalid-credential", "insufficient-scope")
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            if "security" not in operation:
+                continue
+            answers = operation["responses"]
+            answers |= {str(status): answer for status, answer in refusals.items()}
+            if "503" in answers:
+                content = answers["503"]["content"][PROBLEM_JSON]
+                name = "identity-provider-unavailable"
+                example = problem_answers(name)[503]["content"][PROBLEM_JSON]["examples"]
+                # Entries are shared between operations: a copy, never a change in place.
+                examples = {**content["examples"], **example}
+                answers["503"] = {
+                    **answers["503"],
+                    "content": {PROBLEM_JSON: {**content, "examples": examples}},
+                }
+            operation["responses"] = dict(sorted(answers.items()))

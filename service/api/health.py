@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from service.api import schemas
+from service.api.auth import MetricsCaller
 from service.api.documentation import ANSWERED, REQUEST_ID_HEADER, problem_answers
 from service.api.lifecycle import Phase
 from service.api.state import LifecycleDependency, ObserverDependency, StateDependency
@@ -72,9 +73,9 @@ async def get_start_up(lifecycle: LifecycleDependency) -> schemas.StartUp:
             "headers": REQUEST_ID_HEADER,
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
-        **problem_answers("internal-error"),
+        **problem_answers("internal-error", "not-ready", "records-unavailable"),
     },
 )
-async def get_metrics(observer: ObserverDependency) -> Response:
+async def get_metrics(_caller: MetricsCaller, observer: ObserverDependency) -> Response:
     """Requests, stages, queue, models and the process, under the prefix `karyon_`."""
     return Response(observer.render(), headers={"Content-Type": observer.content_type})

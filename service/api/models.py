@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from service.api import schemas
+from service.api.auth import SegmentCaller
 from service.api.documentation import ANSWERED, REQUEST_ID_HEADER, problem_answers
 from service.api.state import ServiceState, StateDependency
 from service.inference.session import ModelSession
@@ -31,9 +32,9 @@ def _summary(session: ModelSession, state: ServiceState) -> dict[str, object]:
     "/models",
     operation_id="listModels",
     summary="List the loaded models",
-    responses={**ANSWERED, **problem_answers("internal-error", "not-ready")},
+    responses={**ANSWERED, **problem_answers("internal-error", "not-ready", "records-unavailable")},
 )
-async def list_models(state: StateDependency) -> schemas.ModelList:
+async def list_models(_caller: SegmentCaller, state: StateDependency) -> schemas.ModelList:
     """All models that a request can name, and the one that it gets when it names none."""
     return schemas.ModelList(
         default=state.repository.get(None).contract.name,
@@ -60,10 +61,10 @@ async def list_models(state: StateDependency) -> schemas.ModelList:
                 }
             },
         },
-        **problem_answers("unknown-model", "internal-error", "not-ready"),
+        **problem_answers("unknown-model", "internal-error", "not-ready", "records-unavailable"),
     },
 )
-async def get_model(name: str, state: StateDependency) -> Response:
+async def get_model(_caller: SegmentCaller, name: str, state: StateDependency) -> Response:
     """The contract of a model: tensors, thresholds, training data and licences, metrics.
 
     `name` is a name, for its active version, or `name:version`.

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from service import errors
+from service.api.challenge import CHALLENGED, challenge
 from service.api.upload import (
     ACCEPTED_BODIES,
     InvalidFormFieldError,
@@ -67,6 +68,27 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "Check the syntax of the body: its multipart boundary, its end.",
         (MalformedBodyError,),
     ),
+    ProblemType(
+        "missing-credential",
+        401,
+        "The request carries no credential",
+        "Send an API key in X-API-Key, or a key or access token as `Authorization: Bearer`.",
+        (errors.MissingCredentialError,),
+    ),
+    ProblemType(
+        "invalid-credential",
+        401,
+        "The credential is unknown, expired or revoked",
+        "Ask the operator for a new key (`python -m service keys create`), or renew the token.",
+        (errors.InvalidCredentialError,),
+    ),
+    ProblemType(
+        "insufficient-scope",
+        403,
+        "The credential is not good for this",
+        "WWW-Authenticate names the scope that is needed; ask the operator for a key with it.",
+        (errors.InsufficientScopeError,),
+    ),
     ProblemType("not-found", 404, "No such resource", "See / or /docs for what there is."),
     ProblemType(
         "unknown-model",
@@ -81,6 +103,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "No such problem type",
         "GET /problems lists the problem types.",
         (UnknownProblemError,),
+    ),
+    ProblemType(
+        "unknown-result",
+        404,
+        "No such result is recorded",
+        "GET /results lists the results; one that is older than the retention time is gone.",
+        (errors.UnknownResultError,),
+    ),
+    ProblemType(
+        "records-off",
+        404,
+        "The service keeps no records",
+        "Start it with KARYON_RECORDS=true.",
+        (errors.RecordsOffError,),
     ),
     ProblemType(
         "method-not-allowed",
@@ -117,6 +153,27 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (UploadTimeoutError,),
     ),
     ProblemType(
+        "review-conflict",
+        409,
+        "The status of the result does not allow this decision",
+        "Accept takes preliminary results, edit and reject all but cancelled ones.",
+        (errors.ReviewConflictError,),
+    ),
+    ProblemType(
+        "idempotency-key-in-flight",
+        409,
+        "A request with this Idempotency-Key is still being carried out",
+        "Try again with the same key after the seconds in Retry-After.",
+        (errors.IdempotencyKeyInFlightError,),
+    ),
+    ProblemType(
+        "stale-version",
+        412,
+        "The result has changed since it was read",
+        "GET the result again, look at it, and give its new ETag as If-Match.",
+        (errors.StaleVersionError,),
+    ),
+    ProblemType(
         "body-too-large",
         413,
         "The body has too many bytes",
@@ -134,7 +191,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "unsupported-body",
         415,
         "The body is of a content type that is not read",
-        f"Send {ACCEPTED_BODIES}, without Content-Encoding.",
+        f"Send an image as {ACCEPTED_BODIES}, a review as application/json; no Content-Encoding.",
         (UnsupportedBodyError,),
     ),
     ProblemType(
@@ -180,6 +237,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.QuotaExceededError,),
     ),
     ProblemType(
+        "idempotency-key-reused",
+        422,
+        "The Idempotency-Key was used for another request",
+        "Use a new key for each new request, and the same only for a repetition.",
+        (errors.IdempotencyKeyReusedError,),
+    ),
+    ProblemType(
+        "precondition-required",
+        428,
+        "The request must say which version it is about",
+        "Send the ETag of the result as If-Match.",
+        (errors.PreconditionRequiredError,),
+    ),
+    ProblemType(
         "headers-too-large",
         431,
         "The request line and headers have too many bytes",
@@ -195,6 +266,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
             errors.ProviderError,
             errors.PrecisionError,
             errors.SigningKeyError,
+            errors.DatabaseError,
         ),
     ),
     ProblemType(
@@ -217,6 +289,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The request's own time ran out",
         "Allow more in X-Request-Timeout-Ms, or try again when the queue is shorter.",
         (errors.DeadlineExceededError,),
+    ),
+    ProblemType(
+        "records-unavailable",
+        503,
+        "The database of the records does not answer",
+        "Try again after the seconds in Retry-After. No result is given out that is not recorded.",
+        (errors.RecordsUnavailableError,),
+    ),
+    ProblemType(
+        "identity-provider-unavailable",
+        503,
+        "The issuer of access tokens does not answer",
+        "Try again after the seconds in Retry-After, or use an API key.",
+        (errors.IdentityProviderError,),
     ),
 )
 
@@ -273,6 +359,28 @@ def problem_document(
     return document
 
 
+def _headers_of(error: Exception, problem: ProblemType) -> dict[str, str]:
+    """Return the headers that tell a client program what the detail tells a person."""
+    headers: dict[str, str] = {}
+    if isinstance(error, (errors.OverloadedError, errors.IdempotencyKeyInFlightError)):
+        headers["Retry-After"] = str(error.retry_after_s)
+    if isinstance(error, errors.QuotaExceededError):
+        headers |= {"Retry-After": str(error.retry_after_s), **error.headers}
+    if isinstance(
+        error,
+        (errors.NotReadyError, errors.RecordsUnavailableError, errors.IdentityProviderError),
+    ):
+        headers["Retry-After"] = str(_NOT_READY_RETRY_AFTER_S)
+    if problem.status in CHALLENGED:
+        headers["WWW-Authenticate"] = challenge(error)
+    if isinstance(error, errors.NotAcceptableError):
+        headers["Vary"] = "Accept"
+    if isinstance(error, UnsupportedBodyError):
+        headers["Accept-Post"] = error.accepted
+        headers["Accept-Encoding"] = "identity"
+    return headers
+
+
 def problem_response(request: Request, error: Exception) -> Response:
     """Answer an exception with its problem document, and count it.
 
@@ -297,19 +405,9 @@ def problem_response(request: Request, error: Exception) -> Response:
     else:
         detail = str(error)
     if isinstance(error, errors.InvalidParameterError):
-        place = "body" if isinstance(error, InvalidFormFieldError) else "query"
+        place = "body" if isinstance(error, InvalidFormFieldError) else error.place
         parameter_errors = [{"location": [place, error.parameter], "message": detail}]
-    if isinstance(error, errors.OverloadedError):
-        headers["Retry-After"] = str(error.retry_after_s)
-    if isinstance(error, errors.QuotaExceededError):
-        headers |= {"Retry-After": str(error.retry_after_s), **error.headers}
-    if isinstance(error, errors.NotReadyError):
-        headers["Retry-After"] = str(_NOT_READY_RETRY_AFTER_S)
-    if isinstance(error, errors.NotAcceptableError):
-        headers["Vary"] = "Accept"
-    if isinstance(error, UnsupportedBodyError):
-        headers["Accept-Post"] = ACCEPTED_BODIES
-        headers["Accept-Encoding"] = "identity"
+    headers |= _headers_of(error, problem)
     request.app.state.observer.problem(problem.name)
     document = problem_document(
         problem,

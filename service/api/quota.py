@@ -4,16 +4,17 @@ Source of the fields: IETF draft-ietf-httpapi-ratelimit-headers-10. 429 is the c
 a service that is full answers 503 instead, whoever asks.
 """
 
-import hashlib
 import math
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Final
 
-from fastapi import Depends
 from starlette.requests import Request
 
 from service.errors import QuotaExceededError
+
+ANONYMOUS_ID: Final = "anonymous"
+"""What a caller without a credential is called, where none is asked for."""
 
 _WINDOW_S = 60
 # More callers than this are forgotten, longest idle first: a flood of addresses costs no memory.
@@ -58,7 +59,7 @@ class CallerQuota:
         """Count one request of a caller.
 
         Args:
-            caller: Who asks, as `get_caller_key` tells.
+            caller: Who asks, as `quota_key` tells.
             now_s: The time on any clock that never goes back.
 
         Returns:
@@ -88,15 +89,14 @@ class CallerQuota:
         return state
 
 
-async def get_caller_key(request: Request) -> str:
-    """Return whose quota a request counts against: its API key's digest, else its address.
+def quota_key(caller_id: str, request: Request) -> str:
+    """Return whose quota a request counts against: the caller's, or that of an address.
 
-    The key itself is never kept.
+    Args:
+        caller_id: `service.api.auth.Caller.id`; a credential that was checked, so that nobody gets
+            a new quota by making one up.
+        request: The request, for its address.
     """
-    key = request.headers.get("x-api-key") or request.headers.get("authorization")
-    if key:
-        return f"key:{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()}"
+    if caller_id != ANONYMOUS_ID:
+        return caller_id
     return f"address:{request.client.host if request.client else 'unknown'}"
-
-
-CallerKeyDependency = Annotated[str, Depends(get_caller_key)]

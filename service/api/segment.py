@@ -8,8 +8,9 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.admission import answer_image
+from service.api.admission import Answer, answer_image
 from service.api.answer import Result
+from service.api.auth import SegmentCaller
 from service.api.disconnect import disconnect_watch
 from service.api.documentation import (
     QUOTA_HEADERS,
@@ -18,6 +19,13 @@ from service.api.documentation import (
     problem_answers,
 )
 from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.idempotency import (
+    REPLAYED_HEADER,
+    IdempotencyKeyHeader,
+    Turn,
+    refuse_without_records,
+    to_response,
+)
 from service.api.identity import ALLOWED_IDENTIFIER, GREATEST_IDENTIFIER_LENGTH, IDENTITY_FIELDS
 from service.api.negotiation import (
     COCO,
@@ -32,12 +40,15 @@ from service.api.negotiation import (
     choose_representation,
 )
 from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
-from service.api.quota import CallerKeyDependency, QuotaState
+from service.api.quota import QuotaState, quota_key
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
 from service.api.upload import FIELD, Upload, UploadTimeoutError, read_upload
 from service.errors import QuotaExceededError
 from service.inference.ticket import Ticket
+from service.records.audit import Transaction
+from service.records.idempotency import StoredAnswer
+from service.records.results import add_result
 
 router = APIRouter(tags=["segmentation"])
 
@@ -106,6 +117,7 @@ _SUCCESS: dict[str, Any] = {
             "schema": {"type": "string", "enum": ["hit", "miss"]},
             "example": "miss",
         },
+        **REPLAYED_HEADER,
         "X-Karyon-Id": _text_header("`id` of the result.", SEGMENTATION_EXAMPLE["id"]),
         "X-Karyon-Count": {
             "description": "Number of nuclei.",
@@ -189,6 +201,8 @@ def _shadow_task(
             "unknown-model",
             "not-acceptable",
             "upload-timeout",
+            "idempotency-key-in-flight",
+            "idempotency-key-reused",
             "body-too-large",
             "image-too-large",
             "unsupported-body",
@@ -202,16 +216,18 @@ def _shadow_task(
             "overloaded",
             "not-ready",
             "deadline-exceeded",
+            "records-unavailable",
         ),
     },
 )
 async def segment_image(
+    caller: SegmentCaller,
     request: Request,
     parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
     ticket: Annotated[Ticket, Depends(get_ticket)],
-    caller: CallerKeyDependency,
     state: StateDependency,
     observer: ObserverDependency,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Find every nucleus of an H&E image.
 
@@ -224,30 +240,55 @@ async def segment_image(
     else:
         media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
-    quota = _take_quota(state, caller, observer)
-    with state.tracing.request(request.headers, ticket) as trace:
-        async with state.pool.place(ticket, caller) as place:
-            upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
-            asked = parameters.with_form_fields(upload.fields)
-            async with disconnect_watch(request, ticket) as gone:
-                answer = await answer_image(
-                    upload.image, media_type, asked, state, segmenter, place, gone
-                )
-        trace.stages(answer.result.timings_ms)
-    if not answer.result.cached:
-        _observe(observer, answer.result)
-    headers = {
-        "Vary": "Accept",
-        "X-Karyon-Cache": "hit" if answer.result.cached else "miss",
-        **({} if quota is None else quota.headers()),
-        **answer.headers,
-    }
-    return Response(
-        answer.body,
-        media_type=media_type,
-        headers=headers,
-        background=_shadow_task(state, answer.result, asked),
-    )
+    asks = quota_key(caller.id, request)
+    quota = _take_quota(state, asks, observer)
+
+    async def segment(turn: Turn | None) -> Response:
+        with state.tracing.request(request.headers, ticket) as trace:
+            async with state.pool.place(ticket, asks) as place:
+                upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+                asked = parameters.with_form_fields(upload.fields)
+                if turn is not None:
+                    fields = repr(sorted(upload.fields.items()))
+                    given = await turn.begin(upload.image, media_type, fields)
+                    if given is not None:
+                        return given
+                async with disconnect_watch(request, ticket) as gone:
+                    answer = await answer_image(
+                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id
+                    )
+                response = await _file(answer, media_type, turn)
+            trace.stages(answer.result.timings_ms)
+        if not answer.result.cached:
+            _observe(observer, answer.result)
+        response.background = _shadow_task(state, answer.result, asked)
+        return response
+
+    if state.idempotency_keys is None:
+        refuse_without_records(idempotency_key)
+        response = await segment(None)
+    else:
+        async with state.idempotency_keys.turn(request, caller.id, idempotency_key) as turn:
+            response = await segment(turn)
+    if quota is not None:
+        response.headers.update(quota.headers())
+    return response
+
+
+async def _file(answer: Answer, media_type: str, turn: Turn | None) -> Response:
+    """Commit the record of an answer, and return it as a response; no answer leaves before."""
+    cache = "hit" if answer.result.cached else "miss"
+    headers = {"Vary": "Accept", "X-Karyon-Cache": cache, **answer.headers}
+    stored = StoredAnswer(200, media_type, headers, answer.body)
+    record = answer.record
+    if turn is None or record is None:
+        return to_response(stored)
+
+    def write(transaction: Transaction) -> StoredAnswer:
+        add_result(transaction, record)
+        return stored
+
+    return await turn.file(write)
 
 
 def _take_quota(state: ServiceState, caller: str, observer: Observer) -> QuotaState | None:

@@ -8,13 +8,16 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from service.api.cache import ResultCache
+from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
+from service.api.oidc import TokenVerifier
 from service.api.quota import CallerQuota
 from service.api.work import QueueObserver, WorkPool
 from service.canary import Canary
-from service.errors import NotReadyError
+from service.errors import NotReadyError, RecordsOffError
 from service.inference.repository import ModelRepository
 from service.provenance.keys import Keyring
+from service.records.recorder import Recorder
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -62,6 +65,9 @@ class ServiceState:
         tracing: Keeps the spans of requests and batches.
         shadow: The candidate that sees a share of the traffic, where one is set.
         keyring: Signs the results.
+        recorder: Where results are recorded; None where no records are kept.
+        idempotency_keys: Who sees to it that a repeated POST happens once; None without records.
+        tokens: Who checks access tokens; None where no issuer is configured.
     """
 
     settings: Settings
@@ -72,6 +78,9 @@ class ServiceState:
     tracing: Tracing
     keyring: Keyring
     shadow: Shadow | None = None
+    recorder: Recorder | None = None
+    idempotency_keys: IdempotencyKeys | None = None
+    tokens: TokenVerifier | None = None
 
     @property
     def repository(self) -> ModelRepository:
@@ -127,3 +136,29 @@ async def get_state(request: Request, lifecycle: LifecycleDependency) -> Service
 
 
 StateDependency = Annotated[ServiceState, Depends(get_state)]
+
+
+async def get_recorder(state: StateDependency) -> Recorder:
+    """Return the recorder.
+
+    Raises:
+        RecordsOffError: No records are kept.
+    """
+    if state.recorder is None:
+        raise RecordsOffError("This service keeps no records (KARYON_RECORDS=false).")
+    return state.recorder
+
+
+async def get_idempotency_keys(state: StateDependency) -> IdempotencyKeys:
+    """Return the idempotency keys.
+
+    Raises:
+        RecordsOffError: No records are kept.
+    """
+    if state.idempotency_keys is None:
+        raise RecordsOffError("This service keeps no records (KARYON_RECORDS=false).")
+    return state.idempotency_keys
+
+
+IdempotencyKeysDependency = Annotated[IdempotencyKeys, Depends(get_idempotency_keys)]
+RecorderDependency = Annotated[Recorder, Depends(get_recorder)]

@@ -34,7 +34,19 @@ class PatientDataFieldError(InvalidFormFieldError, PatientDataError):
 
 
 class UnsupportedBodyError(KaryonError):
-    """The content type or coding of the body is none that is read here."""
+    """The content type or coding of the body is none that is read here.
+
+    Attributes:
+        accepted: What is read, for Accept-Post.
+    """
+
+    accepted = ACCEPTED_BODIES
+
+
+class UnsupportedReviewError(UnsupportedBodyError):
+    """The body is not JSON."""
+
+    accepted = "application/json"
 
 
 class UploadTimeoutError(KaryonError):
@@ -213,3 +225,27 @@ async def read_upload(request: Request, *, timeout_s: float) -> Upload:
         f" {ACCEPTED_BODIES}. With curl: `-F {FIELD}=@slide.png`, or"
         " `--data-binary @slide.png -H 'Content-Type: image/png'`."
     )
+
+
+async def read_json_bytes(request: Request, *, timeout_s: float) -> bytes:
+    """Read a body that says it is JSON; it is not parsed.
+
+    Args:
+        request: The request; its `receive` enforces the body bound.
+        timeout_s: Seconds the client may take.
+
+    Raises:
+        UnsupportedReviewError: Another content type. A form of a foreign web page, which a browser
+            sends without asking, cannot pass for a review.
+        UploadTimeoutError: Too slow.
+    """
+    media_type, _ = parse_options_header(request.headers.get("content-type"))
+    if media_type != b"application/json":
+        raise UnsupportedReviewError("The body must be application/json.")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return (await _read_raw(request)).image
+    except TimeoutError as error:
+        raise UploadTimeoutError(
+            f"The body did not arrive within {timeout_s:g} seconds."
+        ) from error

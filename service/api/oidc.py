@@ -1,0 +1,131 @@
+"""Access tokens of an OpenID Connect issuer: JWTs, checked against the issuer's published keys."""
+
+import ipaddress
+import json
+import urllib.request
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from service.errors import IdentityProviderError, InvalidCredentialError, ProviderError
+from service.settings import Settings
+
+# Signatures by a key pair alone: a shared secret (HS256) or `none` would let anybody sign.
+_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
+                      "ES512", "EdDSA")  # fmt: skip
+_LEEWAY_S: Final = 30
+_FETCH_TIMEOUT_S: Final = 5
+_KEYS_KEPT_S: Final = 300
+_GREATEST_TOKEN: Final = 16_384
+
+
+class TokenVerifier:
+    """Checks the tokens of one issuer. Safe to use from several threads."""
+
+    def __init__(self, *, issuer: str, audience: str, jwks_url: str | None, claim: str) -> None:
+        """Prepare; nothing is fetched before the first token.
+
+        Args:
+            issuer: What `iss` must be.
+            audience: What `aud` must be or hold.
+            jwks_url: Where the issuer's keys are; None asks its discovery document.
+            claim: Name of the claim that holds the scopes, as a list or separated by blanks.
+
+        Raises:
+            ProviderError: PyJWT is not installed, or an address is not https.
+        """
+        try:
+            import jwt  # noqa: PLC0415  an extra, needed only where an issuer is configured
+        except ImportError as error:
+            raise ProviderError(
+                "OIDC needs the extra `oidc`: pip install 'karyon[oidc]'"
+            ) from error
+        self._jwt = jwt
+        self._issuer = issuer
+        self._audience = audience
+        self._claim = claim
+        self._jwks_url = jwks_url
+        self._client: Any = None
+        for url in (issuer, jwks_url):
+            if url is not None:
+                _check_url(url)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> "TokenVerifier | None":
+        """Return the verifier that the settings ask for, or None."""
+        if settings.oidc_issuer is None or settings.oidc_audience is None:
+            return None
+        return cls(
+            issuer=settings.oidc_issuer,
+            audience=settings.oidc_audience,
+            jwks_url=settings.oidc_jwks_url,
+            claim=settings.oidc_scope_claim,
+        )
+
+    def verify(self, token: str) -> tuple[str, frozenset[str]]:
+        """Return subject and scopes of a token. Blocking: it may fetch the issuer's keys.
+
+        Raises:
+            InvalidCredentialError: It is no token of the issuer for this service, or expired.
+            IdentityProviderError: The issuer's keys cannot be fetched.
+        """
+        if len(token) > _GREATEST_TOKEN:
+            raise InvalidCredentialError("The token is too long.")
+        try:
+            self._jwt.get_unverified_header(token)
+            key = self._signing_key(token)
+            claims = self._jwt.decode(
+                token,
+                key,
+                algorithms=list(_ALGORITHMS),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=_LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
+            )
+        except self._jwt.ExpiredSignatureError as error:
+            raise InvalidCredentialError("The token is expired.") from error
+        except self._jwt.PyJWKClientConnectionError as error:
+            raise IdentityProviderError("The identity provider does not answer.") from error
+        except self._jwt.PyJWTError as error:
+            raise InvalidCredentialError("The token is not valid here.") from error
+        held = claims.get(self._claim, ())
+        scopes = held.split() if isinstance(held, str) else held
+        if not isinstance(scopes, list | tuple):
+            scopes = ()
+        return str(claims["sub"])[:200], frozenset(str(scope) for scope in scopes)
+
+    def _signing_key(self, token: str) -> Any:
+        if self._client is None:
+            # PyJWT keeps the keys for a while, and looks again once when a token names a new one.
+            self._client = self._jwt.PyJWKClient(
+                self._jwks_url or self._discover(),
+                cache_jwk_set=True,
+                lifespan=_KEYS_KEPT_S,
+                timeout=_FETCH_TIMEOUT_S,
+            )
+        return self._client.get_signing_key_from_jwt(token).key
+
+    def _discover(self) -> str:
+        url = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
+        try:
+            # The scheme was checked; the address is the operator's.
+            with urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_S) as answer:  # noqa: S310
+                found = json.load(answer)["jwks_uri"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise IdentityProviderError("The identity provider does not answer.") from error
+        _check_url(str(found))
+        return str(found)
+
+
+def _check_url(url: str) -> None:
+    """Refuse to fetch keys where somebody on the way could put in others."""
+    parts = urlsplit(url)
+    if parts.scheme == "https":
+        return
+    host = parts.hostname or ""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host == "localhost"
+    if parts.scheme != "http" or not local:
+        raise ProviderError("KARYON_OIDC_ISSUER and KARYON_OIDC_JWKS_URL must be https addresses")

@@ -1,0 +1,174 @@
+"""The database: a SQLite file or PostgreSQL, with one writer at a time in either.
+
+Writers take turns because the audit trail is one chain: `BEGIN IMMEDIATE` on SQLite, a transaction
+advisory lock on PostgreSQL, both taken first, so that writers of several processes cannot deadlock.
+Readers never wait for a writer.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Self
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from service.errors import DatabaseError, RecordsUnavailableError
+from service.records.audit import Transaction
+
+SQLITE_FILE: Final = "karyon.sqlite3"
+VERSION_TABLE: Final = "karyon_schema_version"
+_BUSY_TIMEOUT_MS: Final = 10_000
+# "karyon" in ASCII: whoever else uses advisory locks in this database is unlikely to take it.
+_WRITER_LOCK: Final = 0x6B6172796F6E
+_WRITES: Final = "karyon_writes"
+
+
+class Database:
+    """An open database of the right schema version."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Take an engine; see `open`."""
+        self._engine = engine
+        self.is_sqlite = engine.dialect.name == "sqlite"
+
+    @classmethod
+    def open(cls, url: str | None, data_dir: Path, *, migrate: bool = True) -> Self:
+        """Connect, and bring the schema up to date. Blocking.
+
+        Args:
+            url: SQLAlchemy URL of SQLite or PostgreSQL; None takes `data_dir/karyon.sqlite3`.
+            data_dir: Folder of the SQLite file; made where missing.
+            migrate: Whether a schema that is behind is brought up to date, or refused.
+
+        Raises:
+            DatabaseError: It cannot be opened, or has a schema that this program does not know.
+        """
+        try:
+            database = cls(_create_engine(url, data_dir))
+            try:
+                database._check_schema(migrate=migrate)
+            except BaseException:
+                database.close()
+                raise
+        except (OSError, SQLAlchemyError, ImportError) as error:
+            # The message of a driver may repeat the URL, which holds a password.
+            raise DatabaseError(
+                f"the database cannot be opened ({type(error).__name__}); check"
+                " KARYON_DATABASE_URL, KARYON_DATA_DIR and their permissions"
+            ) from error
+        return database
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[sa.Connection]:
+        """Open a read transaction that sees one state of the database throughout.
+
+        Raises:
+            RecordsUnavailableError: The database does not answer.
+        """
+        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        with _unavailable(), self._engine.execution_options(**options).begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Transaction]:
+        """Open a write transaction; no other runs in this database meanwhile.
+
+        Raises:
+            RecordsUnavailableError: The database does not answer, or the turn did not come.
+        """
+        options = {_WRITES: True}
+        with _unavailable(), self._engine.execution_options(**options).begin() as connection:
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+            transaction = Transaction(connection)
+            yield transaction
+            transaction.finish()
+
+    def _check_schema(self, *, migrate: bool) -> None:
+        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+            if not self.is_sqlite:
+                # Replicas that start together migrate one after the other.
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+            config.set_main_option("path_separator", "os")
+            config.attributes["connection"] = connection
+            scripts = ScriptDirectory.from_config(config)
+            newest = scripts.get_current_head()
+            context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
+            present = context.get_current_revision()
+            if present == newest:
+                return
+            if present not in {None, *(script.revision for script in scripts.walk_revisions())}:
+                raise DatabaseError(
+                    f"the database has schema {present}, which this version of Karyon does not"
+                    " know; start the newer version that made it"
+                )
+            if not migrate:
+                raise DatabaseError(
+                    f"the database has schema {present}, this version needs {newest}, and"
+                    " KARYON_MIGRATE=false forbids to change it"
+                )
+            command.upgrade(config, "head")
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    """Turn what the database says into the one error that callers are told of."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise RecordsUnavailableError("The records cannot be reached now.") from error
+
+
+def _create_engine(url: str | None, data_dir: Path) -> sa.Engine:
+    if url is None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        parsed = sa.URL.create("sqlite", database=str(data_dir / SQLITE_FILE))
+    else:
+        try:
+            parsed = sa.make_url(url)
+        except ArgumentError as error:
+            raise DatabaseError("KARYON_DATABASE_URL is no database URL") from error
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise DatabaseError("KARYON_DATABASE_URL must begin with sqlite:/// or postgresql://")
+    try:
+        # A connection that a firewall dropped is found before a result depends on it.
+        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+    except (ImportError, NoSuchModuleError) as error:
+        raise DatabaseError(
+            "PostgreSQL needs the extra `postgres`: pip install 'karyon[postgres]'"
+        ) from error
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    # The driver would begin transactions late, so that two writers could both read the same head.
+    connection.isolation_level = None
+    for pragma in (
+        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
+        "journal_mode = WAL",
+        # A power cut must not take back a result that a laboratory has already filed.
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

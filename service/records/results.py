@@ -1,0 +1,358 @@
+"""Results: written once with their audit row, read by id or page by page, purged when old."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import orjson
+from sqlalchemy import Connection, Row, delete, insert, select
+
+from service.errors import InvalidParameterError, UnknownResultError
+from service.records.audit import Transaction, canonical_json, sha256_text
+from service.records.schema import ResultImageRow, ResultRow, ResultVersionRow
+
+Status = Literal["preliminary", "final", "corrected", "cancelled"]
+PRELIMINARY: Final[Status] = "preliminary"
+SERVICE: Final = "service"
+"""Who acts where no caller does."""
+
+# What a review changes is not part of the record that the digest covers; versions have their own.
+_CHANGING = {"status", "version"}
+
+
+@dataclass(frozen=True, slots=True)
+class NewResult:
+    """What is recorded of one segmentation.
+
+    Attributes:
+        id: Identifier of the result.
+        created_utc: When it was made.
+        caller: Who asked.
+        accession: Identifier of the case, if given.
+        specimen_id: Identifier of the specimen, if given.
+        order_id: Identifier of the order, if given.
+        input_sha256: Of the file as sent.
+        pixel_sha256: Of the decoded pixels, RGB, row by row.
+        model_name: Name of the model.
+        model_version: Its version.
+        model_digest: SHA-256 of its file.
+        count: Nuclei.
+        software: Versions by name.
+        document: The JSON answer without nuclei and mask.
+        image: The file as sent, where images are kept.
+        labels_png: The labels as 16-bit PNG, where images are kept.
+    """
+
+    id: str
+    created_utc: str
+    caller: str
+    accession: str | None
+    specimen_id: str | None
+    order_id: str | None
+    input_sha256: str
+    pixel_sha256: str
+    model_name: str
+    model_version: str
+    model_digest: str
+    count: int
+    software: Mapping[str, str]
+    document: Mapping[str, Any]
+    image: bytes | None = None
+    labels_png: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResultVersion:
+    """One state of a result.
+
+    Attributes:
+        version: 1 as the model made it, 2, 3 ... as reviewers left it.
+        created_utc: Since when.
+        actor: Id of the caller who brought it about.
+        status: Where the result stands.
+        count: Nuclei.
+        decision: `accept`, `edit` or `reject`; None for version 1.
+        reviewer: The person, as the caller names them.
+        reason: Why.
+        labels_png: Labels that the reviewer drew, as 16-bit PNG.
+    """
+
+    version: int
+    created_utc: str
+    actor: str
+    status: str
+    count: int
+    decision: str | None = None
+    reviewer: str | None = None
+    reason: str | None = None
+    labels_png: bytes | None = None
+
+    @property
+    def labels_sha256(self) -> str | None:
+        """SHA-256 of the drawn labels, or None."""
+        return bytes_digest(self.labels_png)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedResult:
+    """A result as it is filed.
+
+    Attributes:
+        id: Identifier of the result.
+        sequence: Number of its row in the audit trail; results are listed in this order.
+        caller: Who asked for it.
+        accession: Identifier of the case.
+        specimen_id: Identifier of the specimen.
+        order_id: Identifier of the order.
+        pixel_sha256: Of the decoded pixels.
+        software: Versions by name.
+        document: The JSON answer as it was sent, without nuclei and mask.
+        current: Its present state.
+    """
+
+    id: str
+    sequence: int
+    caller: str
+    accession: str | None
+    specimen_id: str | None
+    order_id: str | None
+    pixel_sha256: str
+    software: dict[str, str]
+    document: dict[str, Any]
+    current: ResultVersion
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFilter:
+    """Which results are listed; None asks nothing.
+
+    Attributes:
+        accession: Exactly this.
+        specimen_id: Exactly this.
+        order_id: Exactly this.
+        model: Name, or `name:version`.
+        status: Exactly this.
+        since_utc: Made at this time or later.
+        until_utc: Made before this time.
+    """
+
+    accession: str | None = None
+    specimen_id: str | None = None
+    order_id: str | None = None
+    model: str | None = None
+    status: str | None = None
+    since_utc: str | None = None
+    until_utc: str | None = None
+
+
+def record_digest(columns: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over what never changes in a row of `results`."""
+    return sha256_text(canonical_json({k: v for k, v in columns.items() if k not in _CHANGING}))
+
+
+def version_digest(columns: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over a row of `result_versions`, drawn labels by their own digest."""
+    values = dict(columns)
+    values["labels_png"] = bytes_digest(values["labels_png"])
+    return sha256_text(canonical_json(values))
+
+
+def bytes_digest(data: bytes | None) -> str | None:
+    """Return the SHA-256 of bytes, or None."""
+    return None if data is None else hashlib.sha256(data).hexdigest()
+
+
+def add_version(transaction: Transaction, result_id: str, version: ResultVersion) -> str:
+    """Insert a row of `result_versions` and return its digest, for the audit row."""
+    columns = {"result_id": result_id} | {
+        name: getattr(version, name) for name in ResultVersion.__slots__
+    }
+    transaction.connection.execute(insert(ResultVersionRow), columns)
+    return version_digest(columns)
+
+
+def add_result(transaction: Transaction, result: NewResult) -> int:
+    """File a result with its first version and its audit row; return the row's sequence number."""
+    columns: dict[str, Any] = {
+        "id": result.id,
+        "sequence": transaction.next_sequence,
+        "created_utc": result.created_utc,
+        "caller": result.caller,
+        "accession": result.accession,
+        "specimen_id": result.specimen_id,
+        "order_id": result.order_id,
+        "input_sha256": result.input_sha256,
+        "pixel_sha256": result.pixel_sha256,
+        "model_name": result.model_name,
+        "model_version": result.model_version,
+        "model_digest": result.model_digest,
+        "software": canonical_json(dict(result.software)),
+        "document": canonical_json(dict(result.document)),
+        "status": PRELIMINARY,
+        "version": 1,
+    }
+    transaction.connection.execute(insert(ResultRow), columns)
+    first = ResultVersion(
+        version=1,
+        created_utc=result.created_utc,
+        actor=result.caller,
+        status=PRELIMINARY,
+        count=result.count,
+    )
+    details = {
+        "record_sha256": record_digest(columns),
+        "version": 1,
+        "version_sha256": add_version(transaction, result.id, first),
+        "status": PRELIMINARY,
+        "labels_sha256": bytes_digest(result.labels_png),
+    }
+    if result.image is not None and result.labels_png is not None:
+        transaction.connection.execute(
+            insert(ResultImageRow),
+            {"result_id": result.id, "image": result.image, "labels_png": result.labels_png},
+        )
+    return transaction.audit(
+        "result.created", actor=result.caller, subject=result.id, details=details
+    )
+
+
+_JOINED = select(ResultRow.__table__, ResultVersionRow.__table__).join_from(
+    ResultRow,
+    ResultVersionRow,
+    (ResultVersionRow.result_id == ResultRow.id) & (ResultVersionRow.version == ResultRow.version),
+)
+
+
+def _version(row: Row[Any]) -> ResultVersion:
+    table = ResultVersionRow.__table__
+    values = row._mapping  # noqa: SLF001  SQLAlchemy's public name
+    return ResultVersion(**{name: values[table.c[name]] for name in ResultVersion.__slots__})
+
+
+def _recorded(row: Row[Any]) -> RecordedResult:
+    columns = ResultRow.__table__.c
+    values = row._mapping  # noqa: SLF001  SQLAlchemy's public name
+    return RecordedResult(
+        id=values[columns.id],
+        sequence=values[columns.sequence],
+        caller=values[columns.caller],
+        accession=values[columns.accession],
+        specimen_id=values[columns.specimen_id],
+        order_id=values[columns.order_id],
+        pixel_sha256=values[columns.pixel_sha256],
+        software=orjson.loads(values[columns.software]),
+        document=orjson.loads(values[columns.document]),
+        current=_version(row),
+    )
+
+
+def get_result(connection: Connection, result_id: str) -> RecordedResult:
+    """Return a result.
+
+    Raises:
+        UnknownResultError: There is none of that id.
+    """
+    row = connection.execute(_JOINED.where(ResultRow.id == result_id)).one_or_none()
+    if row is None:
+        raise UnknownResultError("No result of that id is recorded.")
+    return _recorded(row)
+
+
+def get_versions(connection: Connection, result_id: str) -> list[ResultVersion]:
+    """Return all states of a result, the first first.
+
+    Raises:
+        UnknownResultError: There is no result of that id.
+    """
+    rows = connection.execute(
+        select(ResultVersionRow.__table__)
+        .where(ResultVersionRow.result_id == result_id)
+        .order_by(ResultVersionRow.version)
+    ).all()
+    if not rows:
+        raise UnknownResultError("No result of that id is recorded.")
+    return [_version(row) for row in rows]
+
+
+def list_results(
+    connection: Connection, wanted: ResultFilter, *, cursor: str | None, most: int
+) -> tuple[list[RecordedResult], str | None]:
+    """Return a page of results, the newest first, and the cursor of the next page.
+
+    Args:
+        connection: To read with.
+        wanted: Which results.
+        cursor: From the page before; None begins.
+        most: Results on the page.
+
+    Raises:
+        InvalidParameterError: The cursor is none of ours.
+    """
+    query = _JOINED.order_by(ResultRow.sequence.desc()).limit(most + 1)
+    for name in ("accession", "specimen_id", "order_id", "status"):
+        value = getattr(wanted, name)
+        if value is not None:
+            query = query.where(ResultRow.__table__.c[name] == value)
+    if wanted.model is not None:
+        name, _, version = wanted.model.partition(":")
+        query = query.where(ResultRow.model_name == name)
+        if version:
+            query = query.where(ResultRow.model_version == version)
+    if wanted.since_utc is not None:
+        query = query.where(ResultRow.created_utc >= wanted.since_utc)
+    if wanted.until_utc is not None:
+        query = query.where(ResultRow.created_utc < wanted.until_utc)
+    if cursor is not None:
+        query = query.where(ResultRow.sequence < _sequence_of(cursor))
+    page = [_recorded(row) for row in connection.execute(query)]
+    more = len(page) > most
+    return page[:most], _cursor_of(page[most - 1].sequence) if more else None
+
+
+def _cursor_of(sequence: int) -> str:
+    return base64.urlsafe_b64encode(f"before:{sequence}".encode()).decode().rstrip("=")
+
+
+def _sequence_of(cursor: str) -> int:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
+    except (binascii.Error, ValueError):
+        text = ""
+    word, _, number = text.partition(":")
+    if word != "before" or not number.isdecimal() or len(number) > 18:
+        raise InvalidParameterError(
+            "The cursor is none that this service gave out; begin without one.", parameter="cursor"
+        )
+    return int(number)
+
+
+def purge_results(transaction: Transaction, before_utc: str, most: int) -> int:
+    """Remove up to `most` results made before a time, each with an audit row; return how many."""
+    old: Sequence[str] = transaction.connection.scalars(
+        select(ResultRow.id)
+        .where(ResultRow.created_utc < before_utc)
+        .order_by(ResultRow.sequence)
+        .limit(most)
+    ).all()
+    for result_id in old:
+        transaction.audit("result.purged", actor=SERVICE, subject=result_id, details={})
+    transaction.connection.execute(delete(ResultRow).where(ResultRow.id.in_(old)))
+    return len(old)
+
+
+def purge_images(transaction: Transaction, before_utc: str, most: int) -> int:
+    """Remove up to `most` kept images of results made before a time; return how many."""
+    old: Sequence[str] = transaction.connection.scalars(
+        select(ResultImageRow.result_id)
+        .join(ResultRow)
+        .where(ResultRow.created_utc < before_utc)
+        .order_by(ResultRow.sequence)
+        .limit(most)
+    ).all()
+    for result_id in old:
+        transaction.audit("image.purged", actor=SERVICE, subject=result_id, details={})
+    transaction.connection.execute(delete(ResultImageRow).where(ResultImageRow.result_id.in_(old)))
+    return len(old)

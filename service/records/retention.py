@@ -1,0 +1,63 @@
+"""Retention: what is older than the settings allow is removed, and the trail tells so."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from service.errors import KaryonError
+from service.records.recorder import Recorder
+from service.records.results import purge_images, purge_results
+from service.records.times import utc_after
+
+_BETWEEN_ROUNDS_S: Final = 3600.0
+_MOST_A_COMMIT: Final = 200
+_DAY_S: Final = 86_400.0
+_logger = structlog.get_logger("karyon.records")
+
+
+async def purge_once(
+    recorder: Recorder, *, result_days: float | None, image_days: float | None
+) -> tuple[int, int]:
+    """Remove what is too old, a few hundred results a commit so that other writes get their turn.
+
+    Args:
+        recorder: Where.
+        result_days: Days that results are kept; None keeps them for ever.
+        image_days: Days that images are kept; None keeps them as long as their results.
+
+    Returns:
+        Results and images that were removed.
+    """
+    removed = {"results": 0, "images": 0}
+    for what, days, purge in (
+        ("images", image_days, purge_images),
+        ("results", result_days, purge_results),
+    ):
+        while days is not None:
+            before_utc = utc_after(-days * _DAY_S)
+            count = await recorder.write(
+                lambda transaction, purge=purge, before_utc=before_utc: purge(  # type: ignore[misc]  # defaults bind the loop's values
+                    transaction, before_utc, _MOST_A_COMMIT
+                )
+            )
+            removed[what] += count
+            if count < _MOST_A_COMMIT:
+                break
+    return removed["results"], removed["images"]
+
+
+async def keep_purging(
+    recorder: Recorder, *, result_days: float | None, image_days: float | None
+) -> None:
+    """Purge at once and then every hour, until cancelled; a failure waits for the next round."""
+    while True:
+        try:
+            results, images = await purge_once(
+                recorder, result_days=result_days, image_days=image_days
+            )
+            if results or images:
+                _logger.info("purged", results=results, images=images)
+        except KaryonError as error:
+            _logger.warning("purge failed", reason=str(error))
+        await asyncio.sleep(_BETWEEN_ROUNDS_S)

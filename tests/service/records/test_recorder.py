@@ -1,0 +1,168 @@
+"""Results through the recorder: filing, finding, purging, and writers that crowd."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from service.errors import InvalidParameterError, RecordsUnavailableError, UnknownResultError
+from service.records.database import Database
+from service.records.recorder import Recorder
+from service.records.results import (
+    NewResult,
+    ResultFilter,
+    add_result,
+    get_result,
+    get_versions,
+    list_results,
+)
+from service.records.retention import purge_once
+from service.records.verification import verify
+
+Make = Callable[..., NewResult]
+Value = TypeVar("Value")
+
+
+def run(work: Coroutine[Any, Any, Value]) -> Value:
+    return asyncio.run(work)
+
+
+def file(recorder: Recorder, *results: NewResult) -> None:
+    for result in results:
+        recorder.submit(lambda transaction, result=result: add_result(transaction, result)).result()
+
+
+def found(recorder: Recorder, **wanted: str) -> list[str]:
+    page, cursor = run(
+        recorder.read(lambda c: list_results(c, ResultFilter(**wanted), cursor=None, most=100))
+    )
+    assert cursor is None
+    return [result.id for result in page]
+
+
+def test_what_was_filed_is_found(recorder: Recorder, new_result: Make) -> None:
+    first = new_result(accession="A", order_id="O")
+    second = new_result(
+        accession="B", model_version="2.0.0", created_utc="2026-11-23T00:00:00.000Z"
+    )
+    file(recorder, first, second)
+    read = run(recorder.read(lambda c: get_result(c, first.id)))
+    assert (read.accession, read.order_id, read.specimen_id) == ("A", "O", None)
+    assert read.document == first.document
+    assert (read.current.status, read.current.version, read.current.count) == ("preliminary", 1, 7)
+    assert len(run(recorder.read(lambda c: get_versions(c, first.id)))) == 1
+    assert found(recorder) == [second.id, first.id]
+    assert found(recorder, accession="A") == [first.id]
+    assert found(recorder, model="tiny") == [second.id, first.id]
+    assert found(recorder, model="tiny:2.0.0") == [second.id]
+    assert found(recorder, status="final") == []
+    assert found(recorder, since_utc="2026-11-22T18:00:00.000Z") == [second.id]
+    assert found(recorder, until_utc="2026-11-22T18:00:00.000Z") == [first.id]
+    with pytest.raises(UnknownResultError):
+        run(recorder.read(lambda c: get_result(c, "0" * 32)))
+    with pytest.raises(UnknownResultError):
+        run(recorder.read(lambda c: get_versions(c, "0" * 32)))
+
+
+def test_pages_hold_each_result_once(recorder: Recorder, new_result: Make) -> None:
+    results = [new_result() for _ in range(7)]
+    file(recorder, *results)
+    seen: list[str] = []
+    cursor: str | None = None
+    while True:
+        page, cursor = run(
+            recorder.read(lambda c, at=cursor: list_results(c, ResultFilter(), cursor=at, most=3))
+        )
+        seen += [result.id for result in page]
+        # What comes in meanwhile does not push anything onto a second page.
+        file(recorder, new_result())
+        if cursor is None:
+            break
+    assert seen == [result.id for result in reversed(results)]
+
+
+@pytest.mark.parametrize("cursor", ["x", "!!", "YmVmb3JlOg", "YWZ0ZXI6MQ", "é"])
+def test_a_foreign_cursor_is_refused(database: Database, cursor: str) -> None:
+    with pytest.raises(InvalidParameterError), database.reading() as connection:
+        list_results(connection, ResultFilter(), cursor=cursor, most=1)
+
+
+def test_a_write_that_fails_takes_no_other_with_it(recorder: Recorder, new_result: Make) -> None:
+    twice = new_result()
+    file(recorder, twice)
+    with ThreadPoolExecutor(20) as threads:
+        futures = list(
+            threads.map(
+                lambda result: recorder.submit(lambda transaction: add_result(transaction, result)),
+                [new_result() if number % 4 else twice for number in range(20)],
+            )
+        )
+    failed = [future for future in futures if future.exception() is not None]
+    assert len(failed) == 5
+    assert all(isinstance(future.exception(), RecordsUnavailableError) for future in failed)
+    verdict = run(recorder.read(verify))
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 16, 16)
+
+
+def test_a_closed_recorder_has_written_everything(
+    database_url: str, tmp_path: Path, new_result: Make
+) -> None:
+    recorder = Recorder(Database.open(database_url, tmp_path))
+    futures = [
+        recorder.submit(lambda transaction, result=result: add_result(transaction, result))
+        for result in [new_result() for _ in range(100)]
+    ]
+    recorder.close()
+    assert [future.result() for future in futures] == list(range(1, 101))
+    with pytest.raises(RecordsUnavailableError):
+        recorder.submit(lambda _: None)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from service.records.database import Database
+database = Database.open(sys.argv[1], Path("."))
+for number in range(40):
+    with database.writing() as transaction:
+        transaction.audit("test.happened", actor=sys.argv[2], subject=str(number), details={})
+"""
+
+
+def test_processes_and_threads_keep_one_chain(
+    recorder: Recorder, database_url: str, new_result: Make
+) -> None:
+    processes = [
+        subprocess.Popen([sys.executable, "-c", WRITER, database_url, f"process-{n}"])
+        for n in range(2)
+    ]
+    for _ in range(40):
+        file(recorder, new_result())
+    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    verdict = run(recorder.read(verify))
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 120, 40)
+
+
+def test_old_results_and_images_go_and_the_trail_tells(
+    recorder: Recorder, new_result: Make
+) -> None:
+    sample = b"image bytes"
+    old = new_result(created_utc="2020-01-01T00:00:00.000Z")
+    middle = new_result(
+        created_utc="2026-01-01T00:00:00.000Z", image=sample, labels_png=b"labels",
+        input_sha256="21a55e386aff92a4df88fc264de06c2c4ebd4ffca36bd7d1a3c3a5d2d5d0b1c1",
+    )  # fmt: skip
+    young = new_result(created_utc="2099-01-01T00:00:00.000Z")
+    file(recorder, old, middle, young)
+    # The kept image is not the one whose digest was recorded.
+    assert "kept image" in str(run(recorder.read(verify)).problem)
+    assert run(purge_once(recorder, result_days=365 * 4, image_days=1 / 86400)) == (1, 1)
+    assert found(recorder) == [young.id, middle.id]
+    verdict = run(recorder.read(verify))
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 5, 2)
+    assert run(purge_once(recorder, result_days=None, image_days=None)) == (0, 0)
