@@ -3,11 +3,12 @@
     python -m benchmarks.overload [--models-dir DIR] [--seconds 30] [--factor 2.0]
 
 First a closed loop finds the peak. Then requests arrive by a Poisson process at `factor` times
-that, whether or not earlier ones are answered; latency counts from the scheduled arrival, so that a
-stall cannot hide. One refused client in five comes back once, after its Retry-After. Meanwhile
-probes ask for readiness ten times a second. Bars: goodput at least 95 % of the peak, every refusal
-a 503 with Retry-After, no other error, probes under 20 ms at p99. The client shares the processors
-with the server: leave one for it where you can.
+that, each of another caller, whether or not earlier ones are answered; latency counts from the
+scheduled arrival, so that a stall cannot hide. One refused client in five comes back once, after
+its Retry-After. Meanwhile probes ask for readiness ten times a second. Bars: goodput at least 95 %
+of the peak, every refusal a 503 with Retry-After, no other error, who comes back as told is
+answered, probes under 20 ms at p99. The client shares the processors with the server: leave one for
+it where you can.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import asyncio
 import random
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -80,7 +82,8 @@ async def closed_loop(client: httpx.AsyncClient, files: list[bytes], seconds: fl
 async def one_request(client: httpx.AsyncClient, data: bytes, outcome: Outcome) -> None:
     """Send one image that was due now, and perhaps once more when told to come back."""
     scheduled_s = time.perf_counter()
-    response = await client.post("/segment", content=data, headers=HEADERS)
+    headers = {**HEADERS, "X-API-Key": uuid.uuid4().hex}
+    response = await client.post("/segment", content=data, headers=headers)
     outcome.statuses[response.status_code] += 1
     if response.status_code == httpx.codes.OK:
         outcome.answered_s.append(time.perf_counter())
@@ -91,7 +94,7 @@ async def one_request(client: httpx.AsyncClient, data: bytes, outcome: Outcome) 
             outcome.bare_refusals += 1
         elif random.random() < RETRYING_SHARE:
             await asyncio.sleep(int(retry_after))
-            again = await client.post("/segment", content=data, headers=HEADERS)
+            again = await client.post("/segment", content=data, headers=headers)
             outcome.retries[again.status_code] += 1
             if again.status_code == httpx.codes.OK:
                 outcome.answered_s.append(time.perf_counter())
@@ -158,6 +161,7 @@ def report(outcome: Outcome, goodput: float, peak: float, rate: float) -> bool:
         goodput >= GOODPUT_BAR * peak
         and not outcome.bare_refusals
         and not others
+        and not outcome.retries[503]
         and probe_p99 < PROBE_BAR_MS
     )
     print("bars held" if held else "BARS BROKEN")

@@ -26,7 +26,7 @@ from service.api.state import ServiceState
 from service.api.work import WorkPool
 from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
-from service.inference.lanes import plan_lanes
+from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
@@ -121,7 +121,7 @@ def open_service(
             is_idle=lambda: metrics.waiting == metrics.working == 0,
         )
     pool = WorkPool(
-        workers=settings.workers,
+        workers=plan_workers(settings.workers),
         max_waiting=settings.max_waiting,
         observer=metrics,
         max_queued_tiles=settings.max_queued_tiles,

@@ -182,7 +182,7 @@ async def segment_image(
     segmenter = state.segmenter(parameters.model)
     quota = _take_quota(state, caller, observer)
     with state.tracing.request(request.headers, ticket) as trace:
-        async with state.pool.place(ticket) as place:
+        async with state.pool.place(ticket, caller) as place:
             data = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
             async with disconnect_watch(request, ticket) as gone:
                 answer = await answer_image(
