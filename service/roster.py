@@ -12,6 +12,8 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
+
 from service.canary import Canary, sing
 from service.errors import (
     ModelContractError,
@@ -22,6 +24,8 @@ from service.inference.machine import give_back_memory
 from service.inference.repository import Activation, ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
+
+_log = structlog.stdlib.get_logger("karyon.models")
 
 OpenSegmenter = Callable[[ModelSession], tuple[Segmenter, Callable[[], None] | None]]
 
@@ -173,6 +177,13 @@ class Roster:
 
     def _show(self, session: ModelSession) -> None:
         self._observer.model_loaded(*_labels(session))
+        _log.info(
+            "model ready",
+            model=f"{session.contract.name}:{session.contract.version}",
+            provider=session.provider,
+            precision=session.precision,
+            not_taken=list(session.passed_over),
+        )
 
 
 def _labels(session: ModelSession) -> tuple[str, str, str, str, str]:
