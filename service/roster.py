@@ -12,15 +12,20 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import structlog
+
 from service.canary import Canary, sing
 from service.errors import (
     ModelContractError,
     ModelRefusedError,
     ProviderError,
 )
+from service.inference.machine import give_back_memory
 from service.inference.repository import Activation, ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
+
+_log = structlog.stdlib.get_logger("karyon.models")
 
 OpenSegmenter = Callable[[ModelSession], tuple[Segmenter, Callable[[], None] | None]]
 
@@ -115,7 +120,9 @@ class Roster:
         """
         # One change at a time: two would load two models into the same memory.
         with self._changing:
-            return self._activate(name, version)
+            changed = self._activate(name, version)
+        give_back_memory()
+        return changed
 
     def rollback(self, name: str) -> tuple[Activation, ModelSession]:
         """Make the version active again that was active before. Blocking.
@@ -132,7 +139,9 @@ class Roster:
             ModelRefusedError: As in `activate`.
         """
         with self._changing:
-            return self._activate(name, self.repository.previous(name))
+            changed = self._activate(name, self.repository.previous(name))
+        give_back_memory()
+        return changed
 
     def close(self) -> None:
         """Close what the segmenters run on; no request may be running. Blocking."""
@@ -161,11 +170,20 @@ class Roster:
         segmenter, close = self._open_segmenter(session)
         if close is not None:
             # Whoever still segments with it holds it, and nobody else does once it is retired.
-            self._closers.append(weakref.finalize(segmenter, close))
+            closer = weakref.finalize(segmenter, close)
+            closer.atexit = False  # `close` does that, in order
+            self._closers.append(closer)
         return segmenter, sing(segmenter)
 
     def _show(self, session: ModelSession) -> None:
         self._observer.model_loaded(*_labels(session))
+        _log.info(
+            "model ready",
+            model=f"{session.contract.name}:{session.contract.version}",
+            provider=session.provider,
+            precision=session.precision,
+            not_taken=list(session.passed_over),
+        )
 
 
 def _labels(session: ModelSession) -> tuple[str, str, str, str, str]:

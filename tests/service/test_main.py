@@ -198,7 +198,10 @@ def test_sigterm_ends_it_cleanly_and_soon(
     assert status == 0, stderr
     assert time.monotonic() - start_s < 15  # it would be kept for 75 s
     lines = [json.loads(line) for line in stderr.splitlines()]
-    assert [(line["event"], line["request_id"], line["status"]) for line in lines] == [
+    models = [line["model"] for line in lines if line["event"] == "model ready"]
+    assert models == ["tiny:1.1.0", "tiny:1.0.0", "tiny_onechannel:1.0.0"]
+    requests = [line for line in lines if line["event"] != "model ready"]
+    assert [(line["event"], line["request_id"], line["status"]) for line in requests] == [
         ("request", "order-17", 404)
     ]
     assert "Jane" not in stderr
