@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from export.__main__ import app
 from export.evaluate import (
     Evaluation,
     as_document,
@@ -232,3 +234,23 @@ def test_the_command_needs_no_tensorflow(
     assert document["split"] == "groups 08"
     assert [image["stem"] for image in document["images"]] == ["tnbc_p08_2"]
     assert (tmp_path / "out" / "predictions.png").stat().st_size > 10_000
+
+
+def test_thresholds_of_another_file_and_averaged_copies_are_in_force_and_stated(
+    tiny_session: ModelSession, test_data: Path, repository: Path, tmp_path: Path
+) -> None:
+    (other,) = sorted(repository.glob("models/mobilenetv2_unet/*/model.onnx"))[:1]
+    calibrated = ModelSession.load(other, provider="cpu").contract.separation
+    arguments = ["evaluate", str(tiny_session.path), str(test_data), "--groups", "07"]
+    options = ["--thresholds-of", str(other), "--test-time-augmentation", "flips4"]
+    result = CliRunner().invoke(app, [*arguments, *options, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert document["separation"] == {
+        "probability_threshold": calibrated.probability_threshold,
+        "seed_threshold": calibrated.seed_threshold,
+        "min_area_px": calibrated.min_area_um2 / 0.25**2,
+        "min_mean_probability": calibrated.min_mean_probability,
+    }
+    assert document["test_time_augmentation"] == "flips4"
+    assert document["bootstrap"] is None
