@@ -290,7 +290,7 @@ class _Builder:
                 digest_entity("Decoded pixels", result.pixel_sha256),
             ],
         }
-        if result.review is not None:
+        if result.review is not None and result.review.reason is not None:
             provenance["reason"] = [{"text": text(result.review.reason)}]
         if result.attestation is not None:
             provenance["signature"] = [
