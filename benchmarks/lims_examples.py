@@ -2,10 +2,10 @@
 
     python -m benchmarks.lims_examples
 
-The guide's image is 160x160 px of a TNBC tile (Naylor et al., IEEE TMI 2019, CC BY 4.0; tests/data),
-the document's the whole tile; run `python -m service openapi` again after it. The signing key is made
-for the occasion and thrown away; its public half stays beside the guide's examples, so that
-`python -m service verify` and `replay` can be tried on them.
+The guide's image is 160x160 px of a TNBC tile (Naylor et al., IEEE TMI 2019, CC BY 4.0; in
+tests/data), the document's the whole tile; run `python -m service openapi` again after it. The
+signing key is made for the occasion and thrown away; its public half stays beside the guide's
+examples, so that `python -m service verify` and `replay` can be tried on them.
 """
 
 import re
