@@ -44,7 +44,8 @@ def verify(
     """Check a result against its signed statement, without the service."""
     document = _read(result)
     try:
-        keys = read_public_keys(key or load_settings().data_dir / PUBLIC_KEYS_FOLDER)
+        own = load_settings().data_dir / PUBLIC_KEYS_FOLDER
+        keys = {} if key is None and not own.is_dir() else read_public_keys(key or own)
         data = None if image is None else image.read_bytes()
     except (KaryonError, OSError, ValueError) as error:
         _cannot(f"Cannot verify: {error}")

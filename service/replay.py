@@ -5,14 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from service.errors import InvalidParameterError
 from service.images.decode import ImageLimits, decode_image
 from service.inference.repository import ModelRepository
 from service.outputs.digests import digest_labels, digest_pixels
 from service.outputs.report import ReportedResult, reported_result
-from service.provenance.envelope import EnvelopeError, read_payload
+from service.provenance.statement import recorded_labels
 from service.segmenter import Segmenter, SegmentOptions
 
 
@@ -101,19 +99,8 @@ def replay_result(
     segmentation = segmenter.segment(decoded.pixels, decoded.mpp, options)
     return Replay(
         recorded=recorded,
-        recorded_labels_sha256=_signed_labels(document),
+        recorded_labels_sha256=recorded_labels(document),
         count=segmentation.count,
         labels_sha256=digest_labels(segmentation.labels),
         provider=session.provider,
     )
-
-
-def _signed_labels(document: Mapping[str, Any]) -> str | None:
-    if document.get("provenance") is None:
-        return None
-    try:
-        payload, _, _ = read_payload(document["provenance"])
-        digest: str = orjson.loads(payload)["predicate"]["outputs"]["labels_sha256"]
-    except (EnvelopeError, KeyError, TypeError, orjson.JSONDecodeError):
-        return None
-    return digest

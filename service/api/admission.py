@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from service.api.answer import Result, make_result, recall_result
 from service.api.cache import CacheKey
-from service.api.negotiation import PNG
+from service.api.negotiation import JSON, PNG
 from service.api.parameters import SegmentParameters
 from service.api.recording import make_record
-from service.api.representation import represent
+from service.api.representation import represent, signed_document
 from service.api.state import ServiceState
 from service.api.work import Place
 from service.images.decode import ImageLimits, check_bounds, read_header
@@ -88,19 +88,21 @@ async def answer_image(
     start_s = time.perf_counter()
 
     def finish(result: Result) -> Answer:
+        document = None
+        if state.recorder is not None or media_type == JSON:
+            document = signed_document(result, parameters, state.keyring)
         represented = represent(
             result,
             media_type,
             parameters,
             keyring=state.keyring,
             reporting=state.settings.reporting,
+            document=document,
         )
-        if state.recorder is None:
+        if state.recorder is None or document is None:
             return Answer(result, *represented)
         kept = data if state.settings.keep_images else None
-        record = make_record(
-            result, parameters, caller_id=caller_id, keyring=state.keyring, image=kept
-        )
+        record = make_record(result, document, caller_id=caller_id, image=kept)
         return Answer(result, *represented, record)
 
     def look() -> Answer | tuple[CacheKey | None, ImageHeader, int]:

@@ -2,19 +2,19 @@
 
 import functools
 import platform
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import onnxruntime
 
 from service import __version__
-from service.api.answer import Result, result_document
-from service.api.parameters import SegmentParameters
-from service.api.representation import sign
+from service.api.answer import Result
 from service.outputs.png import encode_labels
-from service.provenance.keys import Keyring
 from service.records.results import NewResult
+
+_LARGE_PARTS: Final = frozenset({"nuclei", "mask"})
 
 
 @functools.cache
@@ -30,29 +30,17 @@ def software_versions() -> dict[str, str]:
 
 
 def make_record(
-    result: Result,
-    parameters: SegmentParameters,
-    *,
-    caller_id: str,
-    keyring: Keyring,
-    image: bytes | None,
+    result: Result, document: Mapping[str, Any], *, caller_id: str, image: bytes | None
 ) -> NewResult:
-    """Return what is kept of a result. Blocking; call it once the answer is encoded.
+    """Return what is kept of a result. Blocking.
 
     Args:
         result: What was found.
-        parameters: What the caller asked for.
+        document: Its signed JSON answer; kept as it was sent, but for the outlines and the mask,
+            whose digests the statement in it holds.
         caller_id: Who asked.
-        keyring: Signs what is kept, as it signs what is sent.
         image: The file as sent, where images are kept.
     """
-    # The time that encoding the answer took is not that of encoding the record.
-    timings_ms = dict(result.timings_ms)
-    document: dict[str, Any] = result_document(
-        result, mask=parameters.mask, mask_encoding=parameters.mask_encoding
-    )
-    document["parameters"]["include"] = sorted(set(parameters.include), reverse=True)
-    document["timings_ms"] |= {stage: round(value, 3) for stage, value in timings_ms.items()}
     model = result.segmentation.model
     return NewResult(
         id=result.id,
@@ -68,7 +56,7 @@ def make_record(
         model_digest=model.digest,
         count=result.segmentation.count,
         software=software_versions(),
-        document=sign(document, keyring, labels_sha256=result.labels_sha256),
+        document={name: part for name, part in document.items() if name not in _LARGE_PARTS},
         image=image,
         labels_png=None if image is None else encode_labels(result.segmentation.labels),
     )

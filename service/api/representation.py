@@ -37,16 +37,11 @@ def signed_document(
         mask_encoding=parameters.mask_encoding,
         include=parameters.include,
     )
-    return sign(document, keyring, labels_sha256=result.labels_sha256)
+    return _signed(document, result, keyring)
 
 
-def sign(document: dict[str, Any], keyring: Keyring, *, labels_sha256: str) -> dict[str, Any]:
-    """Return a document with a statement about its present state.
-
-    An amended document is signed anew with the digest of the labels that it was first signed with.
-    """
-    bare = {name: member for name, member in document.items() if name != "provenance"}
-    return {**bare, "provenance": keyring.sign(bare, labels_sha256=labels_sha256)}
+def _signed(document: dict[str, Any], result: Result, keyring: Keyring) -> dict[str, Any]:
+    return {**document, "provenance": keyring.sign(document, labels_sha256=result.labels_sha256)}
 
 
 def represent(
@@ -56,6 +51,7 @@ def represent(
     *,
     keyring: Keyring,
     reporting: Reporting = LOCAL_REPORTING,
+    document: dict[str, Any] | None = None,
 ) -> tuple[bytes, dict[str, str]]:
     """Return body and extra headers of an answer.
 
@@ -65,9 +61,12 @@ def represent(
         parameters: What the caller asked for.
         keyring: Signs the JSON and FHIR answers.
         reporting: The laboratory's codes, for FHIR and HL7.
+        document: The result's `signed_document`, where the caller has made it already.
     """
     if media_type == negotiation.JSON:
-        return to_json(signed_document(result, parameters, keyring)), {}
+        if document is None:
+            document = signed_document(result, parameters, keyring)
+        return to_json(document), {}
     start_s = time.perf_counter()
     body = _body(result, media_type, parameters, keyring, reporting)
     result.timings_ms["encoding"] = (time.perf_counter() - start_s) * 1000.0
@@ -110,8 +109,7 @@ def _body(
                 identity=result.identity,
             )
     # Messages report figures, not outlines: what is signed with them has no optional parts.
-    document = sign(result_document(result), keyring, labels_sha256=result.labels_sha256)
-    report = reported_result(document)
+    report = reported_result(_signed(result_document(result), result, keyring))
     if media_type == negotiation.FHIR:
         return build_bundle(report, reporting.codes, reporting.systems)
     return build_oru_r01(report, reporting.codes, reporting.parties)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from service.api.documentation import ANSWERED, problem_answers
-from service.api.schemas import SigningKeys
+from service.api.provenance_schemas import SigningKeys
 from service.api.state import StateDependency
 
 router = APIRouter(tags=["provenance"])

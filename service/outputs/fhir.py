@@ -13,8 +13,7 @@ knows no patient; the receiver has one by the specimen or the order.
 
 import base64
 import uuid
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import orjson
 
@@ -25,16 +24,25 @@ from service.outputs.codes import (
     IdentifierSystems,
     ReportCodes,
 )
+from service.outputs.fhir_datatypes import (
+    URI_SYSTEM,
+    Resource,
+    concept,
+    digest_entity,
+    identifier,
+    participant,
+    quantity,
+    reference,
+    specimen_query,
+    text,
+)
 from service.outputs.report import ReportedResult
 
 BundleType = Literal["collection", "transaction"]
-Resource = dict[str, Any]
 
 # An RFC 4122 name space of our own, so that one result always gives the same resource ids and a
 # second delivery updates the first instead of adding to it.
 _NAME_SPACE = uuid.UUID("6a1d2c64-3f0e-5d6b-9b55-0f3a7c1e8d21")
-_UCUM = "http://unitsofmeasure.org"
-_UUID_SYSTEM = "urn:ietf:rfc:3986"  # FHIR's system of identifiers that are URIs
 _AI_ASSERTED = {
     "security": [
         {
@@ -53,7 +61,6 @@ _PATHOLOGY = {
         }
     ]
 }
-_PARTICIPANT_SYSTEM = "http://terminology.hl7.org/CodeSystem/provenance-participant-type"
 
 
 def build_bundle(
@@ -90,21 +97,6 @@ def build_bundle(
     )
 
 
-def _concept(code: Code) -> Resource:
-    return {
-        "coding": [{"system": code.system, "code": code.code, "display": code.display}],
-        "text": code.display,
-    }
-
-
-def _quantity(value: float, unit: str, code: str) -> Resource:
-    return {"value": value, "unit": unit, "system": _UCUM, "code": code}
-
-
-def _identifier(value: str, system: str | None) -> Resource:
-    return {"value": value} if system is None else {"system": system, "value": value}
-
-
 class _Builder:
     """Builds the resources of one result, which refer to each other by their UUIDs."""
 
@@ -129,9 +121,6 @@ class _Builder:
         identity = self._result.identity
         return str(uuid.uuid5(_NAME_SPACE, f"specimen/{identity.specimen_id}/{identity.accession}"))
 
-    def _reference(self, resource_type: str, identifier: str) -> Resource:
-        return {"reference": f"urn:uuid:{identifier}", "type": resource_type}
-
     def entry(self, resource: Resource, *, transaction: bool) -> Resource:
         """Return the bundle entry of a resource."""
         entry: Resource = {"fullUrl": f"urn:uuid:{resource['id']}", "resource": resource}
@@ -142,7 +131,7 @@ class _Builder:
             entry["request"] = {
                 "method": "POST",
                 "url": kind,
-                "ifNoneExist": _specimen_query(resource),
+                "ifNoneExist": specimen_query(resource),
             }
         else:
             entry["request"] = {"method": "PUT", "url": f"{kind}/{resource['id']}"}
@@ -173,8 +162,8 @@ class _Builder:
         }
         order = result.identity.order_id
         if order is not None:
-            identifier = _identifier(order, self._systems.order)
-            context["basedOn"] = [{"type": "ServiceRequest", "identifier": identifier}]
+            placed = identifier(order, self._systems.order)
+            context["basedOn"] = [{"type": "ServiceRequest", "identifier": placed}]
         return context
 
     def _report(self, observations: list[Resource]) -> Resource:
@@ -182,24 +171,24 @@ class _Builder:
         report: Resource = {
             "resourceType": "DiagnosticReport",
             "id": self._id("report"),
-            "identifier": [{"system": _UUID_SYSTEM, "value": f"urn:uuid:{uuid.UUID(result.id)}"}],
+            "identifier": [{"system": URI_SYSTEM, "value": f"urn:uuid:{uuid.UUID(result.id)}"}],
             **self._context(),
-            "code": _concept(self._codes.report),
-            "result": [self._reference("Observation", item["id"]) for item in observations],
-            "conclusion": " ".join(result.comments),
+            "code": concept(self._codes.report),
+            "result": [reference("Observation", item["id"]) for item in observations],
+            "conclusion": text(" ".join(result.comments)),
         }
         if result.review is not None:
             report["resultsInterpreter"] = [
-                {"type": "Practitioner", "identifier": {"value": result.review.reviewer}}
+                {"type": "Practitioner", "identifier": {"value": text(result.review.reviewer)}}
             ]
         if self._has_specimen:
-            report["specimen"] = [self._reference("Specimen", self._specimen_id)]
+            report["specimen"] = [reference("Specimen", self._specimen_id)]
         return report
 
     def _observations(self) -> list[Resource]:
         result, codes = self._result, self._codes
         count = self._observation(
-            "count", codes.count, _quantity(result.count, "nuclei", "{nuclei}")
+            "count", codes.count, quantity(result.count, "nuclei", "{nuclei}")
         )
         interval = result.count_interval
         if interval is not None and result.status != "cancelled":
@@ -207,19 +196,19 @@ class _Builder:
                 {
                     # A Range of its own and no referenceRange: that would say which counts are
                     # healthy.
-                    "code": _concept(codes.count_interval),
+                    "code": concept(codes.count_interval),
                     "valueRange": {
-                        "low": _quantity(interval.lower, "nuclei", "{nuclei}"),
-                        "high": _quantity(interval.upper, "nuclei", "{nuclei}"),
+                        "low": quantity(interval.lower, "nuclei", "{nuclei}"),
+                        "high": quantity(interval.upper, "nuclei", "{nuclei}"),
                     },
                 }
             ]
             count["note"].append({"text": f"{interval.level:.0%} interval: {interval.method}"})
         observations = [count]
         if result.density_per_mm2 is not None:
-            value = _quantity(round(result.density_per_mm2, 2), "nuclei per square mm", "/mm2")
+            value = quantity(round(result.density_per_mm2, 2), "nuclei per square mm", "/mm2")
             observations.append(self._observation("density", codes.density, value))
-        share = _quantity(round(100 * result.foreground_fraction, 2), "%", "%")
+        share = quantity(round(100 * result.foreground_fraction, 2), "%", "%")
         observations.append(self._observation("area-fraction", codes.area_fraction, share))
         return observations
 
@@ -228,12 +217,12 @@ class _Builder:
         observation: Resource = {
             "resourceType": "Observation",
             "id": self._id(name),
-            "identifier": [{"system": _UUID_SYSTEM, "value": f"urn:uuid:{self._id(name)}"}],
+            "identifier": [{"system": URI_SYSTEM, "value": f"urn:uuid:{self._id(name)}"}],
             **self._context(),
-            "code": _concept(code),
+            "code": concept(code),
             "method": {"text": f"{result.model_name}:{result.model_version}"},
-            "device": self._reference("Device", self._device_id),
-            "note": [{"text": comment} for comment in result.comments],
+            "device": reference("Device", self._device_id),
+            "note": [{"text": text(comment)} for comment in result.comments],
         }
         if result.status == "cancelled":
             observation["dataAbsentReason"] = {
@@ -248,7 +237,7 @@ class _Builder:
         else:
             observation["valueQuantity"] = value
         if self._has_specimen:
-            observation["specimen"] = self._reference("Specimen", self._specimen_id)
+            observation["specimen"] = reference("Specimen", self._specimen_id)
         return observation
 
     def _device(self) -> Resource:
@@ -272,37 +261,37 @@ class _Builder:
         identity = self._result.identity
         specimen: Resource = {"resourceType": "Specimen", "id": self._specimen_id}
         if identity.specimen_id is not None:
-            specimen["identifier"] = [_identifier(identity.specimen_id, self._systems.specimen)]
+            specimen["identifier"] = [identifier(identity.specimen_id, self._systems.specimen)]
         if identity.accession is not None:
-            specimen["accessionIdentifier"] = _identifier(
+            specimen["accessionIdentifier"] = identifier(
                 identity.accession, self._systems.accession
             )
         return specimen
 
     def _provenance(self, observations: list[Resource]) -> Resource:
         result = self._result
-        device = self._reference("Device", self._device_id)
-        agents: list[Resource] = [{"type": _participant("assembler"), "who": device}]
+        device = reference("Device", self._device_id)
+        agents: list[Resource] = [{"type": participant("assembler"), "who": device}]
         if result.review is not None:
-            reviewer = {"identifier": {"value": result.review.reviewer}}
-            agents.append({"type": _participant("verifier"), "who": reviewer})
+            reviewer = {"identifier": {"value": text(result.review.reviewer)}}
+            agents.append({"type": participant("verifier"), "who": reviewer})
         provenance: Resource = {
             "resourceType": "Provenance",
             # One for each state of the result: what was said before stays readable.
             "id": self._id(f"provenance/{result.status}/{result.changed_utc}"),
             "target": [
-                self._reference("DiagnosticReport", self._id("report")),
-                *(self._reference("Observation", item["id"]) for item in observations),
+                reference("DiagnosticReport", self._id("report")),
+                *(reference("Observation", item["id"]) for item in observations),
             ],
             "recorded": result.changed_utc,
             "agent": agents,
             "entity": [
-                _digest_entity("Image file", result.input_sha256),
-                _digest_entity("Decoded pixels", result.pixel_sha256),
+                digest_entity("Image file", result.input_sha256),
+                digest_entity("Decoded pixels", result.pixel_sha256),
             ],
         }
-        if result.review is not None:
-            provenance["reason"] = [{"text": result.review.reason}]
+        if result.review is not None and result.review.reason is not None:
+            provenance["reason"] = [{"text": text(result.review.reason)}]
         if result.attestation is not None:
             provenance["signature"] = [
                 {
@@ -321,24 +310,3 @@ class _Builder:
                 }
             ]
         return provenance
-
-
-def _participant(code: str) -> Resource:
-    coding = {"system": _PARTICIPANT_SYSTEM, "code": code, "display": code.capitalize()}
-    return {"coding": [coding]}
-
-
-def _digest_entity(display: str, sha256: str) -> Resource:
-    identifier = {"system": _UUID_SYSTEM, "value": f"urn:sha256:{sha256}"}
-    return {"role": "source", "what": {"identifier": identifier, "display": display}}
-
-
-def _specimen_query(specimen: Mapping[str, Any]) -> str:
-    """Return the search that finds the specimen if the server has it already."""
-    if "identifier" in specimen:
-        name, identifier = "identifier", specimen["identifier"][0]
-    else:
-        name, identifier = "accession", specimen["accessionIdentifier"]
-    system = identifier.get("system")
-    value = identifier["value"]
-    return f"{name}={value}" if system is None else f"{name}={system}|{value}"

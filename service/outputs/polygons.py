@@ -47,7 +47,7 @@ class _Edges:
 
     def __init__(self, labels: NDArray[np.integer[Any]]) -> None:
         height, width = labels.shape
-        padded = np.zeros((height + 2, width + 2), np.int64)
+        padded = np.zeros((height + 2, width + 2), labels.dtype)
         padded[1:-1, 1:-1] = labels
         inner = padded[1:-1, 1:-1]
         # Neighbour, start corner, end corner of the edges above, right, below, left of a pixel.
@@ -63,7 +63,7 @@ class _Edges:
             parts.append(
                 np.stack(
                     [
-                        inner[y, x],
+                        inner[y, x].astype(np.int64),
                         y * width + x,
                         (y + start[1]) * (width + 1) + x + start[0],
                         (y + end[1]) * (width + 1) + x + end[0],

@@ -5,7 +5,7 @@ sent again after a review, or rebuilt years later, says what the stored result s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import orjson
@@ -69,12 +69,12 @@ class Review:
 
     Attributes:
         reviewer: Who decided, as the laboratory knows them.
-        reason: Why; free text.
+        reason: Why; free text, None where none was given.
         time_utc: ISO 8601 time in UTC.
     """
 
     reviewer: str
-    reason: str
+    reason: str | None
     time_utc: str
 
 
@@ -91,6 +91,8 @@ class ReportedResult:
         count_interval: Interval of the count; None where the model has none.
         density_per_mm2: Nuclei a square millimetre; None where mpp is only assumed.
         foreground_fraction: Share of the pixels that belong to nuclei, 0 to 1.
+        width_px: Width of the image.
+        height_px: Height of the image.
         mpp: Micrometres a pixel that were worked with.
         mpp_source: `parameter`, `image` or `assumed_native`.
         mpp_tag: The file's tag that mpp came from; None without one.
@@ -118,6 +120,8 @@ class ReportedResult:
     count_interval: CountInterval | None
     density_per_mm2: float | None
     foreground_fraction: float
+    width_px: int
+    height_px: int
     mpp: float
     mpp_source: str
     mpp_tag: str | None
@@ -151,9 +155,9 @@ class ReportedResult:
                 "No density: the image states no resolution, so areas in um2 are not known."
             )
         if self.review is not None:
-            comments.append(
-                f"{self.status.capitalize()} by {self.review.reviewer}: {self.review.reason}"
-            )
+            decision = f"{self.status.capitalize()} by {self.review.reviewer}"
+            reason = "" if self.review.reason is None else f": {self.review.reason}"
+            comments.append(decision + reason)
         return comments
 
 
@@ -174,6 +178,32 @@ def reported_result(document: Mapping[str, Any]) -> ReportedResult:
         return _read(document)
     except KeyError as error:
         raise ValueError(f"the result document has no member {error.args[0]!r}") from error
+
+
+def amended_result(
+    result: ReportedResult, *, status: ResultStatus, review: Review, count: int | None = None
+) -> ReportedResult:
+    """Return a result as a review left it.
+
+    A count by hand brings its own density, and has no interval: that was the model's.
+
+    Args:
+        result: As the model made it, or as an earlier review left it.
+        status: Where it stands now.
+        review: The decision.
+        count: The reviewer's count; None or the same one keeps the figures.
+    """
+    if count is None or count == result.count:
+        return replace(result, status=status, review=review)
+    area_mm2 = result.width_px * result.height_px * result.mpp**2 / 1e6
+    return replace(
+        result,
+        status=status,
+        review=review,
+        count=count,
+        count_interval=None,
+        density_per_mm2=None if result.density_per_mm2 is None else count / area_mm2,
+    )
 
 
 def _read(document: Mapping[str, Any]) -> ReportedResult:
@@ -199,6 +229,8 @@ def _read(document: Mapping[str, Any]) -> ReportedResult:
         ),
         density_per_mm2=document["density_per_mm2"],
         foreground_fraction=document["foreground_fraction"],
+        width_px=image["width"],
+        height_px=image["height"],
         mpp=image["mpp"],
         mpp_source=image["mpp_source"],
         mpp_tag=image["mpp_tag"],
@@ -221,7 +253,7 @@ def _read(document: Mapping[str, Any]) -> ReportedResult:
         research_use_only=document["research_use_only"],
         review=None
         if review is None
-        else Review(review["reviewer"], review["reason"], review["time_utc"]),
+        else Review(review["reviewer"], review.get("reason"), review["time_utc"]),
         attestation=None
         if provenance is None
         else orjson.dumps(provenance, option=orjson.OPT_SORT_KEYS).decode(),

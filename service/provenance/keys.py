@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from service.errors import SigningKeyError
 from service.provenance.envelope import seal
-from service.provenance.statement import library_versions, make_statement
+from service.provenance.statement import library_versions, make_statement, recorded_labels
 
 KEY_FILE: Final = "signing_key.pem"
 PUBLIC_KEYS_FOLDER: Final = "public_keys"
@@ -84,6 +84,21 @@ class Keyring:
             document, labels_sha256=labels_sha256, libraries=library_versions()
         )
         return seal(statement, self.private, self.active_id)
+
+    def amend(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return an amended result with a statement about its present state.
+
+        Args:
+            document: The result with `provenance` of its earlier state, whose labels it keeps.
+
+        Raises:
+            ValueError: It carries no statement of this service.
+        """
+        labels_sha256 = recorded_labels(document)
+        if labels_sha256 is None:
+            raise ValueError("the result carries no statement to amend")
+        bare = {name: member for name, member in document.items() if name != "provenance"}
+        return {**bare, "provenance": self.sign(bare, labels_sha256=labels_sha256)}
 
     def to_jwks(self) -> dict[str, Any]:
         """Return the public keys as a JSON Web Key Set, the active one first."""

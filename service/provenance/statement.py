@@ -5,14 +5,17 @@
 input, model, parameters, versions, outputs. Source: in-toto Attestation Framework, Statement v1.
 """
 
+import functools
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
 import cv2
 import numpy as np
+import orjson
 
 from service.provenance.canonical import digest_json
+from service.provenance.envelope import EnvelopeError, read_payload
 
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE: Final = "urn:karyon:segmentation:v1"
@@ -20,7 +23,8 @@ PARTS: Final = ("nuclei", "mask")
 """Members of a result that have digests of their own."""
 
 
-def library_versions() -> dict[str, str]:
+@functools.cache
+def library_versions() -> Mapping[str, str]:
     """Return the versions of the libraries that numbers depend on, by distribution name."""
     versions = {"numpy": np.__version__, "opencv": cv2.__version__}
     for runtime in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"):
@@ -29,6 +33,19 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def recorded_labels(document: Mapping[str, Any]) -> str | None:
+    """Return the digest of a signed result's labels, from its statement as it stands.
+
+    The signature is not checked. None where the result is not signed, or not by this service.
+    """
+    try:
+        payload, _, _ = read_payload(document["provenance"])
+        digest = orjson.loads(payload)["predicate"]["outputs"]["labels_sha256"]
+    except (EnvelopeError, KeyError, TypeError, orjson.JSONDecodeError):
+        return None
+    return digest if isinstance(digest, str) else None
 
 
 def without_parts(document: Mapping[str, Any]) -> dict[str, Any]:

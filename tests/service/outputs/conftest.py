@@ -39,6 +39,10 @@ def _states() -> Iterator[tuple[str, dict[str, Any]]]:
     yield "preliminary", {}
     yield "final", {"status": "final", "review": REVIEW}
     yield "corrected", {"status": "corrected", "review": REVIEW, "count": 140}
+    silent = {"reviewer": "dr\x0bx", "reason": " \x00", "time_utc": "2026-11-23T08:15:00Z"}
+    yield "odd review", {"status": "final", "review": silent}
+    mute = {"reviewer": "dr.x", "reason": None, "time_utc": "2026-11-23T08:15:00Z"}
+    yield "review without a reason", {"status": "final", "review": mute}
     yield "cancelled", {"status": "cancelled", "review": REVIEW}
     interval = {"lower": 118, "upper": 145, "level": 0.9, "method": "relative error quantiles"}
     yield "interval", {"count_interval": interval, "precision": "fp32"}

@@ -1,8 +1,9 @@
 """Bundles against the standard's own models.
 
 In fhir.resources 8 the top-level modules are FHIR R5, `fhir.resources.R4B` is FHIR 4.3 and there is
-no module for R4 (4.0.1). R4B changed none of the resources used here but in optional elements that
-we do not send (HL7's "R4B differences"), so what R4B accepts of them is R4.
+no module for R4 (4.0.1). R4B left the resources used here as they are in R4: the bundles of all the
+states below were also accepted by fhir.resources 6.1.0, whose models are 4.0.1, and which needs
+pydantic 1 and so cannot run beside the service.
 """
 
 import base64

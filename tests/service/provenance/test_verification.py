@@ -13,9 +13,9 @@ from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.representation import sign
 from service.app import create_app
 from service.provenance.keys import Keyring, PublicKey, open_keyring, read_public_keys
+from service.provenance.statement import recorded_labels
 from service.provenance.verification import (
     MalformedResultError,
     is_verified,
@@ -157,7 +157,7 @@ def test_a_statement_about_another_result_does_not_hold(
     served: tuple[bytes, Keys], keyring: Keyring, data: st.DataObject
 ) -> None:
     """Even the right key's signature, on anything but this document, verifies nothing."""
-    document = sign(read_result(served[0]), keyring, labels_sha256="0" * 64)
+    document = keyring.amend(read_result(served[0]))
     keys = dict(keyring.public)
     assert is_verified(verify_result(document, keys))
     bare = {name: member for name, member in document.items() if name != "provenance"}
@@ -205,5 +205,9 @@ def test_what_is_no_result_is_said_so(data: bytes) -> None:
 
 def test_an_amended_result_is_signed_anew(served: tuple[bytes, Keys], keyring: Keyring) -> None:
     amended = {**read_result(served[0]), "status": "corrected", "count": 7}
-    signed = sign(amended, keyring, labels_sha256="0" * 64)
+    signed = keyring.amend(amended)
     assert is_verified(verify_result(signed, dict(keyring.public)))
+    assert recorded_labels(signed) == recorded_labels(amended) is not None
+    del amended["provenance"]
+    with pytest.raises(ValueError, match="no statement"):
+        keyring.amend(amended)
