@@ -351,7 +351,12 @@ def reference(
     run_dir: RunDir,
     data_root: Annotated[
         Path,
-        typer.Option(exists=True, file_okay=False, help="Where the run's training folders lie."),
+        typer.Argument(
+            metavar="DATA_ROOT",
+            exists=True,
+            file_okay=False,
+            help="Where the run's training folders lie.",
+        ),
     ],
 ) -> None:
     """Learn the quality flags' reference anew; graph, thresholds and figures stay as they are."""

@@ -6,7 +6,8 @@ TensorRT all read. The ranges of the activations come from real tiles of trainin
 
 Which nodes stay in float32 is measured, not guessed: everything is quantised first; where that
 costs too much, the graph's convolutions are cut into consecutive groups, each group is left out in
-turn, and the one that helps most stays out, until the accuracy is within the limits.
+turn, and the one that helps most stays out, until the accuracy is within the limits. What stays out
+is then halved for as long as the limits hold.
 """
 
 import io
@@ -123,7 +124,8 @@ class Quantiser:
         for start in range(0, len(tiles), _TILES_AT_ONCE):
             with redirect_stdout(io.StringIO()):  # the histograms announce themselves
                 calibrator.collect_data(_Tiles(tiles[start : start + _TILES_AT_ONCE]))
-        return calibrator.compute_data()
+        with redirect_stdout(io.StringIO()):
+            return calibrator.compute_data()
 
 
 @contextmanager
@@ -181,4 +183,13 @@ def search(
             break
         best = trials[chosen]
         del groups[chosen]
+    while best.excess <= 1 and len(best.excluded) > 1:
+        # Put back what was left out for its neighbours' sake alone.
+        middle = len(best.excluded) // 2
+        halves = [best.excluded[:middle], best.excluded[middle:]]
+        fewer = [attempt(best.ranges, half, f"without {', '.join(half)}") for half in halves]
+        narrowed = min(fewer, key=lambda trial: trial.excess)
+        if narrowed.excess > 1:
+            break
+        best = narrowed
     return best.proto, best.excluded

@@ -137,6 +137,15 @@ def quantize(order: QuantizeOrder, console: Console) -> list[Verdict]:
 
 def _in_half(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Compute in float16 between the uint8 ends."""
+    empty = {c.name for c in proto.graph.initializer if 0 in c.dims}
+    for node in proto.graph.node:
+        if node.op_type == "Resize":
+            # An empty constant stands for an argument that is left out, but would get a Cast.
+            node.input[:] = ["" if name in empty else name for name in node.input]
+    used = {name for node in proto.graph.node for name in node.input}
+    constants = [constant for constant in proto.graph.initializer if constant.name in used]
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(constants)
     half: onnx.ModelProto = convert_float_to_float16(
         proto, keep_io_types=True, disable_shape_infer=True
     )

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from service.inference.source import version_order
 
 METRICS_FILE: Final = "metrics.json"
 _PREFIX: Final = "metrics_"
+_OF_FOLD: Final = re.compile(r"fold\d+-")
+"""Names of the models of a cross-validation, which stand in a table of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,21 @@ class ModelRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """One part of a cross-validation, of a model that was trained without the tested patients.
+
+    Attributes:
+        architecture: What was trained.
+        tested: The patients, as their folder is named.
+        evaluation: Content of its `metrics.json`.
+    """
+
+    architecture: str
+    tested: str
+    evaluation: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Ablation:
     """One line of the table of what was tried.
 
@@ -99,6 +117,14 @@ def read_runs(root: Path) -> list[TrainingRun]:
             digest = hashlib.sha256(config.read_bytes()).hexdigest()
             runs.append(TrainingRun(config.parent, digest, rows))
     return runs
+
+
+def read_folds(root: Path) -> list[Fold]:
+    """Read `folds/<architecture>/<patients>/metrics.json` below a folder of runs."""
+    return [
+        Fold(path.parents[1].name, path.parent.name, _json(path))
+        for path in sorted(root.glob(f"folds/*/*/{METRICS_FILE}"))
+    ]
 
 
 def read_models(
@@ -158,7 +184,7 @@ def _newest(root: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for metrics in root.glob(f"*/*/{METRICS_FILE}"):
         folder = metrics.parent
-        if not (folder / MODEL_FILE).is_file():
+        if not (folder / MODEL_FILE).is_file() or _OF_FOLD.match(folder.parent.name):
             continue
         known = found.get(folder.parent.name)
         if known is None or version_order(known.name) < version_order(folder.name):

@@ -1,6 +1,7 @@
 """The results page: rebuilt from run folders and released models, with every table."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,12 @@ def workplace(
         document["curves"] = CURVES
         document["pooled"] |= {"auc": 0.95, "average_precision": 0.9, "ece": 0.02}
         (folder / "metrics.json").write_text(json.dumps(document))
+    fold = root / "runs" / "folds" / "tiny_unet" / "07-08"
+    fold.mkdir(parents=True)
+    newest = root / "models" / "tiny" / "0.10.0"
+    (fold / "metrics.json").write_text((newest / "metrics.json").read_text())
+    # Models of folds stand in their own table.
+    shutil.copytree(newest, root / "models" / "fold0-tiny" / "0.0.1")
     return root
 
 
@@ -106,6 +113,8 @@ def test_the_page_holds_every_table_and_every_picture_it_names(
     assert "| other | 2 |" in page
     assert "| tnbc_p07 |" in page
     assert "| half the steps | `shorter` | 0.8000 | `tiny` | 0.8100 | -0.0100 |" in page
+    assert "| 07-08 | 2 |" in page
+    assert "fold0-tiny" not in page
     assert machine() in page
     assert "python -m export report runs models" in page
     assert str(workplace) not in page
