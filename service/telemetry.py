@@ -350,7 +350,8 @@ def configure_logging(settings: Settings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
     # uvicorn's chatter at info repeats what our access log and start-up line say.
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+    # Alembic's tells at each start which kind of database it found.
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     # It warns of every malformed form, which is answered with a problem already.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -1,14 +1,14 @@
-"""Results: written once with their audit row, read by id or page by page, purged when old."""
+"""Results: written once with their audit row, read by id or page by page."""
 
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import orjson
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, insert, select
 
 from service.errors import InvalidParameterError, UnknownResultError
 from service.records.audit import Transaction, canonical_json, sha256_text
@@ -327,32 +327,3 @@ def _sequence_of(cursor: str) -> int:
             "The cursor is none that this service gave out; begin without one.", parameter="cursor"
         )
     return int(number)
-
-
-def purge_results(transaction: Transaction, before_utc: str, most: int) -> int:
-    """Remove up to `most` results made before a time, each with an audit row; return how many."""
-    old: Sequence[str] = transaction.connection.scalars(
-        select(ResultRow.id)
-        .where(ResultRow.created_utc < before_utc)
-        .order_by(ResultRow.sequence)
-        .limit(most)
-    ).all()
-    for result_id in old:
-        transaction.audit("result.purged", actor=SERVICE, subject=result_id, details={})
-    transaction.connection.execute(delete(ResultRow).where(ResultRow.id.in_(old)))
-    return len(old)
-
-
-def purge_images(transaction: Transaction, before_utc: str, most: int) -> int:
-    """Remove up to `most` kept images of results made before a time; return how many."""
-    old: Sequence[str] = transaction.connection.scalars(
-        select(ResultImageRow.result_id)
-        .join(ResultRow)
-        .where(ResultRow.created_utc < before_utc)
-        .order_by(ResultRow.sequence)
-        .limit(most)
-    ).all()
-    for result_id in old:
-        transaction.audit("image.purged", actor=SERVICE, subject=result_id, details={})
-    transaction.connection.execute(delete(ResultImageRow).where(ResultImageRow.result_id.in_(old)))
-    return len(old)

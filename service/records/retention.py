@@ -1,19 +1,52 @@
 """Retention: what is older than the settings allow is removed, and the trail tells so."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from sqlalchemy import delete, select
 
 from service.errors import KaryonError
+from service.records.audit import Transaction
 from service.records.recorder import Recorder
-from service.records.results import purge_images, purge_results
+from service.records.results import SERVICE
+from service.records.schema import ResultImageRow, ResultRow
 from service.records.times import utc_after
 
 _BETWEEN_ROUNDS_S: Final = 3600.0
 _MOST_A_COMMIT: Final = 200
 _DAY_S: Final = 86_400.0
 _logger = structlog.get_logger("karyon.records")
+
+
+def purge_results(transaction: Transaction, before_utc: str, most: int) -> int:
+    """Remove up to `most` results made before a time, each with an audit row; return how many."""
+    old: Sequence[str] = transaction.connection.scalars(
+        select(ResultRow.id)
+        .where(ResultRow.created_utc < before_utc)
+        .order_by(ResultRow.sequence)
+        .limit(most)
+    ).all()
+    for result_id in old:
+        transaction.audit("result.purged", actor=SERVICE, subject=result_id, details={})
+    transaction.connection.execute(delete(ResultRow).where(ResultRow.id.in_(old)))
+    return len(old)
+
+
+def purge_images(transaction: Transaction, before_utc: str, most: int) -> int:
+    """Remove up to `most` kept images of results made before a time; return how many."""
+    old: Sequence[str] = transaction.connection.scalars(
+        select(ResultImageRow.result_id)
+        .join(ResultRow)
+        .where(ResultRow.created_utc < before_utc)
+        .order_by(ResultRow.sequence)
+        .limit(most)
+    ).all()
+    for result_id in old:
+        transaction.audit("image.purged", actor=SERVICE, subject=result_id, details={})
+    transaction.connection.execute(delete(ResultImageRow).where(ResultImageRow.result_id.in_(old)))
+    return len(old)
 
 
 async def purge_once(
