@@ -15,7 +15,7 @@ from locust import task
 # Locust puts no folder of its own on the path where the file is given with -f.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from arrivals import ArrivalUser  # noqa: E402  after the line that makes it importable
+from arrivals import ArrivalUser
 
 FOLDER = Path(__file__).resolve().parent
 TILES_JPEG = [path.read_bytes() for path in sorted((FOLDER / "images").glob("tnbc_*.jpg"))]

@@ -29,7 +29,8 @@ for _, task in tasks:
 left = not arrivals._UNDER_WAY.join(timeout=120)
 samples = {sample.name: sample.outcome for sample in arrivals.SAMPLES}
 print(arrivals.summary(arrivals.SAMPLES), file=sys.stderr)
-print(json.dumps({"tasks": len(tasks), "weights": len(user.tasks), "left": left, "samples": samples}))
+report = {"tasks": len(tasks), "weights": len(user.tasks), "left": left, "samples": samples}
+print(json.dumps(report))
 """
 
 # A server that answers nothing for a second, then everything at once.
