@@ -39,6 +39,7 @@ from service.middleware import (
 from service.segmenter import Segmenter
 from service.settings import Settings
 from service.telemetry import Metrics
+from service.tracing import Tracing, open_tracing
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
@@ -82,12 +83,20 @@ def _sing(segmenter: Segmenter, name: str, provider: str, side_px: int) -> Canar
     return Canary(model=name, provider=provider, duration_ms=round(duration_ms, 3))
 
 
-def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
+def open_service(
+    settings: Settings, metrics: Metrics, tracing: Tracing | None = None
+) -> ServiceState:
     """Load and warm every model, and prove each on a canary image. Blocking.
+
+    Args:
+        settings: The frozen settings.
+        metrics: Who counts.
+        tracing: Who keeps spans; default as the settings say.
 
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
+    tracing = open_tracing(settings) if tracing is None else tracing
     repository = ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
@@ -100,7 +109,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
     canaries: list[Canary] = []
     for session in repository.all():
         key = model_key(session)
-        engines[key] = open_engine(session, settings, metrics)
+        engines[key] = open_engine(session, settings, metrics, tracing)
         segmenter = engines[key].segmenter
         canaries.append(_sing(segmenter, key, session.provider, session.contract.input.tile_px))
         metrics.model_loaded(
@@ -121,6 +130,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         pool=pool,
         cache=ResultCache(settings.cache_bytes, metrics),
         quota=CallerQuota(settings.quota_requests_per_minute),
+        tracing=tracing,
         canaries=tuple(canaries),
     )
 
@@ -173,11 +183,12 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Create the ASGI application; its lifespan opens the models.
 
     Args:
         settings: The frozen settings.
+        tracing: Who keeps spans; default as the settings say.
 
     Returns:
         The application. `app.state.lifecycle` tells its phase, `app.state.observer` its metrics.
@@ -188,7 +199,7 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, ServiceState]]:
         try:
-            state = await asyncio.to_thread(open_service, settings, metrics)
+            state = await asyncio.to_thread(open_service, settings, metrics, tracing)
         except KaryonError as error:
             lifecycle.start_up_error = str(error)
             raise

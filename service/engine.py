@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.inference.batcher import BatchObserver, TileBatcher
+from service.inference.batcher import BatchObserver, BatchTracer, TileBatcher
 from service.inference.lanes import batch_tiles_for, plan_lanes
 from service.inference.session import CPU_PROVIDER, ModelSession
 from service.inference.shapes import tile_sides_px
@@ -27,17 +27,24 @@ class Engine:
         self.batcher.close()
 
 
-def open_engine(session: ModelSession, settings: Settings, observer: BatchObserver) -> Engine:
+def open_engine(
+    session: ModelSession,
+    settings: Settings,
+    observer: BatchObserver,
+    tracer: BatchTracer | None = None,
+) -> Engine:
     """Start the engine of a model and warm it up. Blocking.
 
     Args:
         session: The loaded model.
         settings: Lanes, batches, delay and bounds.
         observer: Told of the queue and of each run.
+        tracer: Traces each run; default nobody.
     """
     batcher = TileBatcher(
         session,
         observer=observer,
+        tracer=tracer,
         lanes=plan_lanes(settings.concurrency, settings.threads).lanes,
         max_batch_tiles=batch_tiles_for(session.provider, settings.max_batch_tiles),
         delay_s=settings.batch_delay_ms / 1000.0,

@@ -71,10 +71,6 @@ class QuotaExceededError(KaryonError):
         self.headers = headers
 
 
-class ClientGoneError(KaryonError):
-    """The client closed the connection before its work was done; nobody reads an answer."""
-
-
 # --- ours, or the operator's, fault ---------------------------------------------------------
 
 
@@ -100,3 +96,10 @@ class OverloadedError(KaryonError):
 
 class NotReadyError(KaryonError):
     """The service is starting up or draining and takes no work now."""
+
+
+# --- nobody's fault -------------------------------------------------------------------------
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its work was done; nobody reads an answer."""

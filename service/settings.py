@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     """Longest wait in milliseconds for a GPU's batch to fill while other requests are at work."""
 
     # --- what it tells ---
+    otlp_endpoint: str | None = None
+    """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
+    none. Needs the extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severity that is logged; probes and metrics scrapes are logged at `debug`."""
     log_format: Literal["auto", "json", "console"] = "auto"

@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from training.config import TrainingConfig, load_config
+from training.config import TrainingConfig, load_config, with_hold_out
 from training.datasets import DatasetError
 from training.quiet import quiet_standard_error
 
@@ -43,6 +43,14 @@ def fit(
     recipe: Annotated[Path, typer.Argument(help="A .toml or .json configuration.")],
     run_dir: Annotated[Path, typer.Option(help="Folder to write; must not hold a run.")],
     data_root: DataRoot = Path(),
+    architecture: Annotated[str | None, typer.Option(help="Over the recipe's.")] = None,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Validate on these patients (shell patterns) in place of the recipe's; may be "
+            "repeated. For leave-patients-out cross-validation."
+        ),
+    ] = None,
     encoder_weights: Annotated[
         str | None, typer.Option(help="'imagenet', 'none' or a weights file, over the recipe's.")
     ] = None,
@@ -50,11 +58,14 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="Over the recipe's.")] = None,
 ) -> None:
     """Train a model from a recipe."""
-    overrides: dict[str, Any] = {"epochs": epochs, "seed": seed}
+    overrides: dict[str, Any] = {"architecture": architecture, "epochs": epochs, "seed": seed}
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if encoder_weights is not None:
         overrides["encoder_weights"] = None if encoder_weights == "none" else encoder_weights
-    _run(load_config(recipe, overrides), run_dir, data_root, resume=False)
+    config = load_config(recipe, overrides)
+    if hold_out:
+        config = with_hold_out(config, hold_out)
+    _run(config, run_dir, data_root, resume=False)
 
 
 @app.command()

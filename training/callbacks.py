@@ -5,6 +5,8 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,43 @@ class EpochSeed(keras.callbacks.Callback):
         self._crops.epoch = epoch
 
 
+class AveragedValidation(keras.callbacks.Callback):
+    """Validates the averaged weights, and gives the step's own weights back to the training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._swapped = ExitStack()
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Put the average in place of the weights."""
+        del logs
+        self._swapped.enter_context(averaged_weights(self.model))
+
+    def on_test_end(self, logs: dict[str, float] | None = None) -> None:
+        """Put the weights back."""
+        del logs
+        self._swapped.close()
+
+
+@contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Hold the moving average of a model's weights in place of its own.
+
+    Does nothing for an optimizer that averages nothing.
+    """
+    if not model.optimizer.use_ema:
+        yield
+        return
+    # Copies: under jax an assigned array is shared, and a step gives its buffers up to reuse them.
+    own = [weight.copy() for weight in model.get_weights()]
+    model.optimizer.finalize_variable_values(model.trainable_variables)
+    model.set_weights([weight.copy() for weight in model.get_weights()])
+    try:
+        yield
+    finally:
+        model.set_weights(own)
+
+
 class RunRecorder(keras.callbacks.Callback):
     """After every epoch: history, the best model, the state to resume from, early stopping."""
 
@@ -109,7 +148,8 @@ class RunRecorder(keras.callbacks.Callback):
             **values,
         }
         if all(score(row, self._config) > score(earlier, self._config) for earlier in rows):
-            save_model(self.model, self._run_dir / "model.keras")
+            with averaged_weights(self.model):
+                save_model(self.model, self._run_dir / "model.keras")
         rows.append(row)
         write_history(path, rows)
         self._state.save(self.model, epoch + 1)

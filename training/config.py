@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -12,7 +13,13 @@ from training.datasets import DEFAULT_GROUP_PATTERN
 
 Channel = Literal["nucleus", "distance"]
 Architecture = Literal[
-    "unet", "vgg16_unet", "resnet50_unet", "efficientnetb0_unet", "mobilenetv2_unet"
+    "unet",
+    "vgg16_unet",
+    "resnet50_unet",
+    "efficientnetb0_unet",
+    "efficientnetv2b0_unet",
+    "mobilenetv2_unet",
+    "transunet",
 ]
 
 
@@ -90,12 +97,25 @@ class TrainingConfig(_Frozen):
 
     loss: Literal["bce_dice", "focal_tversky"] = "bce_dice"
     distance_weight: float = Field(1.0, ge=0)
+    boundary_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Extra weight in the cross-entropy of pixels at a nucleus's edge and where "
+        "nuclei meet; 0 weighs all pixels alike.",
+    )
     learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 1e-3
     final_learning_rate_share: float = Field(
         0.01, ge=0, le=1, description="Where the cosine ends, as a share of learning_rate."
     )
     warmup_steps: int = Field(100, ge=0)
     gradient_clip_norm: float = Field(1.0, gt=0)
+    ema_momentum: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Momentum of the exponential moving average of the weights, which is what is "
+        "validated and saved; 0 saves the weights of the step itself.",
+    )
     early_stopping_epochs: int = Field(
         10, ge=1, description="Epochs without a better monitored value before the run ends."
     )
@@ -159,3 +179,23 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Training
     else:
         raise ValueError(f"{path}: a configuration is a .toml or a .json file")
     return TrainingConfig.model_validate({**values, **(overrides or {})})
+
+
+def with_hold_out(config: TrainingConfig, groups: Sequence[str]) -> TrainingConfig:
+    """Hold out other patients: one fold of a leave-patients-out cross-validation.
+
+    Args:
+        config: a configuration of which one source holds patients out.
+        groups: shell patterns of the patients to hold out in their place.
+
+    Raises:
+        ValueError: several sources hold patients out; which one is meant cannot be told.
+    """
+    holding = [source.name for source in config.data if source.validation_groups]
+    if len(holding) != 1:
+        raise ValueError(f"{' and '.join(holding)} hold patients out: write a recipe for this fold")
+    values = config.model_dump()
+    for source in values["data"]:
+        if source["name"] == holding[0]:
+            source["validation_groups"] = tuple(groups)
+    return TrainingConfig.model_validate(values)

@@ -24,6 +24,7 @@ from training.architectures import ARCHITECTURES
 from training.architectures.decoder import ENCODER_NAME
 from training.augmentation import Augmentation
 from training.callbacks import (
+    AveragedValidation,
     EpochSeed,
     LearningRate,
     Progress,
@@ -112,8 +113,10 @@ def fit(
         if first_epoch >= min(end, last_epoch):
             continue
         compile_model(model, config, freeze_encoder=frozen)
-        if resume and first_epoch >= start:
-            # A phase starts with a fresh optimizer, and goes on with its own.
+        if first_epoch > 0:
+            # A phase starts with a fresh optimizer, and goes on with its own. Also within one
+            # process it starts from the saved state: Keras ends a fit by putting the average of
+            # the weights in their place, which a resumed run would not have seen.
             state.restore(model, with_optimizer=first_epoch > start)
         model.fit(
             crops,
@@ -127,7 +130,7 @@ def fit(
         )
         if model.stop_training:
             break
-        resume, first_epoch = False, max(first_epoch, end)
+        first_epoch = max(first_epoch, end)
     history = read_history(run_dir / "history.csv")
     if history:
         plot_curves(run_dir / "history.csv", run_dir / "curves.png")
@@ -190,9 +193,16 @@ def compile_model(model: keras.Model, config: TrainingConfig, *, freeze_encoder:
                     layer.trainable = not config.encoder_keeps_statistics
     model.compile(
         optimizer=keras.optimizers.Adam(
-            config.learning_rate, global_clipnorm=config.gradient_clip_norm
+            config.learning_rate,
+            global_clipnorm=config.gradient_clip_norm,
+            use_ema=config.ema_momentum > 0,
+            ema_momentum=config.ema_momentum or None,
         ),
-        loss=make_loss(config.loss, distance_weight=config.distance_weight),
+        loss=make_loss(
+            config.loss,
+            distance_weight=config.distance_weight,
+            boundary_weight=config.boundary_weight,
+        ),
         metrics=make_metrics(),
     )
 
@@ -239,6 +249,7 @@ def _callbacks(
     config: TrainingConfig, run_dir: Path, state: RunState, *, quiet: bool
 ) -> list[keras.callbacks.Callback]:
     callbacks = [
+        AveragedValidation(),
         LearningRate(config),
         RunRecorder(run_dir, config, state),
         TensorBoardWriter(run_dir / "tensorboard"),

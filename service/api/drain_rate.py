@@ -19,6 +19,7 @@ class DrainRate:
         """
         self._busy_s = expected_tile_s
         self._tiles = 1.0
+        self._requests = 1.0
         self._since_s: float | None = None
 
     def began(self, now_s: float) -> None:
@@ -37,7 +38,12 @@ class DrainRate:
         passed_s = 0.0 if self._since_s is None else now_s - self._since_s
         self._busy_s = _KEPT * self._busy_s + passed_s
         self._tiles = _KEPT * self._tiles + tiles
+        self._requests = _KEPT * self._requests + 1.0
         self._since_s = now_s if busy else None
+
+    def seconds_a_request(self) -> float:
+        """Return the seconds that a request of the usual size takes the whole service."""
+        return self._busy_s / self._requests
 
     def seconds_for(self, tiles: int) -> float:
         """Return the seconds until so many tiles are done."""

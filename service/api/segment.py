@@ -164,10 +164,14 @@ async def segment_image(
     media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
     quota = _take_quota(state, caller, observer)
-    async with state.pool.place(ticket) as place:
-        data = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
-        async with disconnect_watch(request, ticket) as gone:
-            answer = await answer_image(data, media_type, parameters, state, segmenter, place, gone)
+    with state.tracing.request(request.headers, ticket) as trace:
+        async with state.pool.place(ticket, caller) as place:
+            data = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+            async with disconnect_watch(request, ticket) as gone:
+                answer = await answer_image(
+                    data, media_type, parameters, state, segmenter, place, gone
+                )
+        trace.stages(answer.result.timings_ms)
     if not answer.result.cached:
         _observe(observer, answer.result)
     headers = {

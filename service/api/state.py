@@ -17,6 +17,7 @@ from service.inference.repository import ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from service.settings import Settings
+from service.tracing import Tracing
 
 
 class Observer(QueueObserver, Protocol):
@@ -72,6 +73,7 @@ class ServiceState:
         pool: The one pool in which work runs.
         cache: Results kept for the same question again.
         quota: Counts the requests of each caller.
+        tracing: Keeps the spans of requests and batches.
         canaries: One canary result for each model.
     """
 
@@ -81,6 +83,7 @@ class ServiceState:
     pool: WorkPool
     cache: ResultCache
     quota: CallerQuota
+    tracing: Tracing
     canaries: tuple[Canary, ...]
 
     def segmenter(self, model: str | None) -> Segmenter:
@@ -96,6 +99,7 @@ class ServiceState:
         self.pool.close()
         for engine in self.engines.values():
             engine.close()
+        self.tracing.close()
 
 
 def model_key(session: ModelSession) -> str:

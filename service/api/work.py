@@ -5,7 +5,7 @@
  request ──► [ uploading ] ──► [ waiting ] ──► fair queue ──► decode, segment, encode ──► answer
     │                │               │
     │                │               └─ deadline passed: 504. Client gone: dropped, counted
-    └────────────────┴─ no room: 503, Retry-After = queued tiles / measured tiles a second
+    └────────────────┴─ no room: 503, Retry-After from queued tiles / measured tiles a second
 ```
 A place is taken before the body is read, so that the bodies in memory are bounded too; the rest is
 known from the image's header, before anything is decoded.
@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Final, NoReturn, Protocol, TypeVar
 
+from service.api.appointments import HORIZON_S, AppointmentBook
 from service.api.drain_rate import DrainRate
 from service.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from service.inference.fair_queue import FairQueue
@@ -28,7 +29,8 @@ from service.inference.ticket import WEIGHTS, Priority, Ticket
 
 Result = TypeVar("Result")
 
-_RETRY_AFTER_MAX_S = 120
+# What those who come back as told may use above the bounds, as a share of them.
+_RESERVE = 0.5
 # How much of the queue each class may fill: batch work leaves room for what is more urgent.
 _SHARES: Final[dict[Priority, float]] = {"stat": 1.0, "routine": 0.9, "batch": 0.5}
 
@@ -55,11 +57,15 @@ class Place:
 
     Attributes:
         ticket: Its class and deadline.
+        caller: Who asks; None for nobody in particular.
+        share: Share of the bounds that it may fill; above 1 for who comes back as told.
         tiles: Tiles that it will run; 0 until its image's header is read.
         decoded_bytes: Bytes of its decoded image; 0 until then.
     """
 
     ticket: Ticket = field(default_factory=Ticket)
+    caller: str | None = None
+    share: float = 1.0
     tiles: int = 0
     decoded_bytes: int = 0
 
@@ -99,35 +105,54 @@ class WorkPool:
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="karyon-aside")
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(WEIGHTS)
         self._rate = DrainRate(expected_tile_s)
+        self._appointments = AppointmentBook()
         self._free = workers
         self._admitted: set[Place] = set()
 
-    def retry_after_s(self) -> int:
-        """Whole seconds until all work admitted now should be done, from the drain rate, jittered.
+    def retry_after_s(self, caller: str | None = None) -> int:
+        """Whole seconds after which a place is kept for the caller, by the measured drain rate.
 
-        The jitter (up to half as long again) keeps refused clients from coming back all at once.
+        For nobody in particular, or where all times are taken, it is when all work admitted now
+        should be done, or the longest wait, with up to half as long again at random: that keeps
+        refused clients from coming back all at once.
+
+        Args:
+            caller: Who was refused.
         """
         # A request whose header is not read yet has one tile at least.
         tiles = sum(max(1, place.tiles) for place in self._admitted)
-        jittered = self._rate.seconds_for(max(1, tiles)) * random.uniform(1.0, 1.5)
-        return min(_RETRY_AFTER_MAX_S, max(1, math.ceil(jittered)))
+        backlog_s = self._rate.seconds_for(max(1, tiles))
+        wait_s = backlog_s * random.uniform(1.0, 1.5)
+        if caller is not None:
+            request_s = self._rate.seconds_a_request()
+            booked_s = self._appointments.book(caller, time.monotonic(), backlog_s, request_s)
+            wait_s = HORIZON_S * random.uniform(0.67, 1.0) if booked_s is None else booked_s
+        return max(1, math.ceil(min(HORIZON_S, wait_s)))
 
     @asynccontextmanager
-    async def place(self, ticket: Ticket | None = None) -> AsyncGenerator[Place]:
+    async def place(
+        self, ticket: Ticket | None = None, caller: str | None = None
+    ) -> AsyncGenerator[Place]:
         """Hold a place in the queue for the `async with` body.
 
         Args:
             ticket: Class and deadline; default routine work without a deadline.
+            caller: Who asks, so that a refusal can keep a place for when it comes back.
 
         Raises:
             OverloadedError: All places of the class are taken; carries `retry_after_s`.
         """
-        place = Place(Ticket() if ticket is None else ticket)
-        waiting = math.ceil(self.max_waiting * _SHARES[place.ticket.priority])
+        place = Place(Ticket() if ticket is None else ticket, caller)
+        place.share = _SHARES[place.ticket.priority]
+        if caller is not None and self._appointments.claim(caller, time.monotonic()):
+            place.share += _RESERVE
+        waiting = math.ceil(self.max_waiting * place.share)
         if len(self._admitted) >= self.workers + waiting:
-            self._refuse("places", f"{waiting} {place.ticket.priority} requests may wait, and do.")
-        if sum(other.tiles for other in self._admitted) >= self.max_queued_tiles:
-            self._refuse("tiles", f"{self.max_queued_tiles} tiles are queued.")
+            message = f"{waiting} {place.ticket.priority} requests may wait, and do."
+            self._refuse(place, "places", message)
+        tiles = sum(other.tiles for other in self._admitted)
+        if tiles >= max(1.0, place.share) * self.max_queued_tiles:
+            self._refuse(place, "tiles", f"{tiles} tiles are queued.")
         self._admitted.add(place)
         self._report()
         try:
@@ -150,7 +175,6 @@ class WorkPool:
         Raises:
             OverloadedError: There is no room now; carries `retry_after_s`.
         """
-        share = _SHARES[place.ticket.priority]
         for reason, amount, booked, bound in (
             ("tiles", tiles, sum(p.tiles for p in self._admitted), self.max_queued_tiles),
             (
@@ -160,12 +184,13 @@ class WorkPool:
                 self.max_decoded_bytes,
             ),
         ):
-            if booked and booked + amount > share * bound:
-                name = reason.replace("_", " ")
+            if booked and booked + amount > place.share * bound:
+                name, whose = reason.replace("_", " "), place.ticket.priority
                 self._refuse(
+                    place,
                     reason,
                     f"{booked} {name} are queued; with the {amount} of this image they would pass"
-                    f" the bound of {math.floor(share * bound)} for {place.ticket.priority} work.",
+                    f" the bound of {math.floor(place.share * bound)} for {whose} work.",
                 )
         place.tiles, place.decoded_bytes = tiles, decoded_bytes
 
@@ -253,9 +278,9 @@ class WorkPool:
         self._free += 1
         self._grant()
 
-    def _refuse(self, reason: str, message: str) -> NoReturn:
+    def _refuse(self, place: Place, reason: str, message: str) -> NoReturn:
         self._observer.refused(reason)
-        raise OverloadedError(message, retry_after_s=self.retry_after_s())
+        raise OverloadedError(message, retry_after_s=self.retry_after_s(place.caller))
 
     def _report(self) -> None:
         working = self.workers - self._free

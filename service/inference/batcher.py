@@ -16,9 +16,9 @@ and a slide with hundreds of tiles cannot fill the queue before a single tile th
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -44,6 +44,13 @@ class BatchObserver(Protocol):
 
     def batch_ran(self, tiles: int, duration_s: float) -> None:
         """One run of a model took so many tiles and seconds."""
+
+
+class BatchTracer(Protocol):
+    """Who traces the runs of a model; `service.tracing.Tracing` does."""
+
+    def batch(self, tickets: Sequence[Ticket], tiles: int) -> AbstractContextManager[None]:
+        """Open the span of a run of so many tiles of these requests."""
 
 
 @dataclass(eq=False, slots=True)
@@ -82,6 +89,7 @@ class TileBatcher:
         session: TileSession,
         *,
         observer: BatchObserver,
+        tracer: BatchTracer | None = None,
         lanes: int = 1,
         max_batch_tiles: int = 1,
         delay_s: float = 0.0,
@@ -91,6 +99,7 @@ class TileBatcher:
         Args:
             session: The model.
             observer: Told of the queue and of each run.
+            tracer: Traces each run; default nobody.
             lanes: Runs of the model at once, each on a thread of its own.
             max_batch_tiles: Most tiles in one run; 1 runs tile by tile.
             delay_s: Longest wait for a batch to fill while other requests are at work.
@@ -98,6 +107,7 @@ class TileBatcher:
         self.max_batch_tiles = max(1, max_batch_tiles)
         self._session = session
         self._observer = observer
+        self._tracer = tracer
         self._delay_s = delay_s if self.max_batch_tiles > 1 else 0.0
         self._queue: FairQueue[_Entry] = FairQueue(WEIGHTS)
         self._changed = threading.Condition()
@@ -225,8 +235,11 @@ class TileBatcher:
     def _run(self, batch: list[_Entry]) -> None:
         """Run a batch and keep the promises that it completes."""
         start_s = time.perf_counter()
+        tickets = [entry.chunk.ticket for entry in batch]
+        span = self._tracer.batch(tickets, len(batch)) if self._tracer else nullcontext()
         try:
-            maps = self._session.run(self._stack(batch))
+            with span:
+                maps = self._session.run(self._stack(batch))
         except BaseException as error:  # noqa: BLE001  handed on to the requests; the lane lives
             for entry in batch:
                 entry.chunk.fail(error)

@@ -1,6 +1,6 @@
 """How many runs of a model at once, with how many threads each: the measured best for the machine.
 
-Measured with `python -m benchmarks.engine`; docs/performance.md tells what came out.
+`python -m benchmarks.engine` measures it; docs/serving.md tells when to choose otherwise.
 """
 
 from dataclasses import dataclass

@@ -8,7 +8,7 @@ from service.errors import ClientGoneError, DeadlineExceededError
 Priority = Literal["stat", "routine", "batch"]
 """`stat`: somebody waits at the microscope. `routine`: the day's cases. `batch`: whenever."""
 
-WEIGHTS: Final[dict[Priority, int]] = {"stat": 16, "routine": 4, "batch": 1}
+WEIGHTS: Final[dict[str, int]] = {"stat": 16, "routine": 4, "batch": 1}
 """Shares of the machine that the classes get where all of them wait; none of them is zero."""
 
 
@@ -21,6 +21,7 @@ class Ticket:
     Attributes:
         priority: The class in which it waits.
         deadline_s: `time.monotonic()` after which nobody wants the answer; None for never.
+        trace: The open span of the request, for `service.tracing` alone.
     """
 
     def __init__(self, priority: Priority = "routine", timeout_s: float | None = None) -> None:
@@ -32,6 +33,7 @@ class Ticket:
         """
         self.priority: Priority = priority
         self.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+        self.trace: object | None = None
         self._given_up = False
 
     def give_up(self) -> None:

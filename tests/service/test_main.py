@@ -203,6 +203,37 @@ def test_sigterm_ends_it_cleanly_and_soon(
     assert "Jane" not in stderr
 
 
+def test_sigterm_under_load_answers_every_accepted_request(
+    serving_environment: dict[str, str], tiny_models_dir: Path, test_data: Path
+) -> None:
+    patient = {**serving_environment, "KARYON_SHUTDOWN_TIMEOUT_S": "100"}
+    running = Server(patient, "--models-dir", str(tiny_models_dir), "--workers", "1")
+    tile = cv2.imread(str(test_data / "images" / "tnbc_p08_2.png"))
+    assert tile is not None
+    image = cv2.imencode(".jpg", np.tile(tile, (3, 3, 1)))[1].tobytes()
+    head = (
+        b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
+        b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(image)
+    )
+    connections = [socket.create_connection(("127.0.0.1", running.port), 60) for _ in range(6)]
+    for connection in connections:
+        connection.settimeout(60)
+        connection.sendall(head + image)
+    in_queue = re.compile(r"^karyon_queue_(?:waiting|working) (\d+)", re.MULTILINE)
+    deadline_s = time.monotonic() + 30
+    while time.monotonic() < deadline_s:
+        metrics = httpx.get(f"{running.url}/metrics").text
+        if sum(map(int, in_queue.findall(metrics))) == len(connections):
+            break
+    # Five of six at least have not been answered yet.
+    running.process.send_signal(signal.SIGTERM)
+    for connection in connections:
+        with connection, connection.makefile("rb") as stream:
+            assert stream.read().startswith(b"HTTP/1.1 200 ")
+    running.process.communicate(timeout=60)
+    assert running.process.returncode == 0
+
+
 def test_while_draining_it_is_not_ready_but_still_answers(
     serving_environment: dict[str, str], tiny_models_dir: Path
 ) -> None:

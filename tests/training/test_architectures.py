@@ -22,6 +22,7 @@ PREPROCESSING = {
     "vgg16_unet": keras.applications.vgg16.preprocess_input,
     "resnet50_unet": keras.applications.resnet50.preprocess_input,
     "efficientnetb0_unet": keras.applications.efficientnet.preprocess_input,
+    "efficientnetv2b0_unet": keras.applications.efficientnet_v2.preprocess_input,
     "mobilenetv2_unet": keras.applications.mobilenet_v2.preprocess_input,
 }
 
@@ -107,6 +108,7 @@ def test_a_frozen_encoder_does_not_learn() -> None:
     ("name", "file", "layer"),
     [
         ("mobilenetv2_unet", "mobilenet_v2_1.0_224_no_top_rebuilt.h5", "block_16_project"),
+        ("efficientnetv2b0_unet", "efficientnetv2-b0_notop_rebuilt.h5", "block6h_project_conv"),
         ("resnet50_unet", "resnet50_caffe_conv1_to_conv4_partial_notop.h5", "conv4_block6_3_conv"),
         ("vgg16_unet", "vgg16_block1_block2_partial_notop.h5", "block2_conv2"),
     ],
@@ -142,3 +144,19 @@ def test_channels_and_weights_that_make_no_sense_are_refused() -> None:
         ARCHITECTURES["unet"](channels=3)
     with pytest.raises(ValueError, match="no pretrained encoder"):
         ARCHITECTURES["unet"](encoder_weights="imagenet")
+
+
+def test_the_transformer_sees_the_whole_tile() -> None:
+    keras.utils.set_random_seed(0)
+    model = ARCHITECTURES["transunet"](channels=1)
+    features = keras.Model(model.input, model.get_layer("transformer_norm").output)
+    tokens = keras.Model(model.input, model.get_layer("position_add").output)
+    image = np.random.default_rng(0).uniform(0, 255, (1, 512, 64, 3)).astype(np.float32)
+    changed = image.copy()
+    changed[:, :32] = 0
+    # What convolutions alone make of the far end does not change; what attention makes of it does.
+    far = np.s_[:, -2:]
+    before, after = (np.asarray(tokens(pixels))[far] for pixels in (image, changed))
+    np.testing.assert_allclose(before, after, atol=1e-4)
+    before, after = (np.asarray(features(pixels))[far] for pixels in (image, changed))
+    assert np.abs(before - after).max() > 1e-3

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from training.config import TrainingConfig, load_config
+from training.config import TrainingConfig, load_config, with_hold_out
 
 SOURCE = {"name": "a", "path": "a", "validation_groups": ["p1"]}
 RECIPES = Path(__file__).resolve().parents[2] / "training" / "recipes"
@@ -17,6 +17,17 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
     assert again == config
     assert again.sha256() == config.sha256()
     assert load_config(tmp_path / "config.json", {"seed": 9}).sha256() != config.sha256()
+
+
+def test_a_fold_holds_out_other_patients_of_the_source_that_holds_any() -> None:
+    other = {"name": "b", "path": "b"}
+    config = TrainingConfig.model_validate({"data": [SOURCE, other]})
+    fold = with_hold_out(config, ["p2", "p3"])
+    assert [source.validation_groups for source in fold.data] == [("p2", "p3"), ()]
+    assert fold.model_copy(update={"data": config.data}) == config
+    both = TrainingConfig.model_validate({"data": [SOURCE, {**SOURCE, "name": "b"}]})
+    with pytest.raises(ValueError, match="a and b hold patients out"):
+        with_hold_out(both, ["p2"])
 
 
 def test_a_configuration_cannot_be_changed() -> None:

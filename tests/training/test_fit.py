@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from training.callbacks import learning_rate_at, save_model
+from training.callbacks import averaged_weights, learning_rate_at, save_model
 from training.config import DataSource, TrainingConfig
+from training.crops import load_images, validation_tiles
 from training.datasets import DatasetError
-from training.fit import RunFolderError, build_model, fit
+from training.fit import RunFolderError, build_model, compile_model, fit, read_sources
 from training.lineage import copy_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,6 +51,7 @@ def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
         "encoder_weights": encoder,
         "frozen_epochs": 1,
         "epochs": 3,
+        "ema_momentum": 0.5,
     }
     config = tiny_config.model_copy(update=changes)
     fit(config, tmp_path / "whole", quiet=True)
@@ -132,6 +134,46 @@ def test_a_mixed_precision_model_is_saved_as_float32(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_average_stands_in_for_the_weights_and_gives_them_back(
+    tiny_config: TrainingConfig,
+) -> None:
+    config = tiny_config.model_copy(update={"ema_momentum": 0.75})
+    model = build_model(config, Path())
+    compile_model(model, config, freeze_encoder=False)
+    head = model.get_layer("maps").kernel
+    random = np.random.default_rng(0)
+    steps = []
+    for _ in range(3):
+        pixels = random.uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+        model.train_on_batch(pixels, random.integers(0, 2, (1, 32, 32, 2)).astype(np.float32))
+        steps.append(np.asarray(head).copy())
+    # The average starts at the first step's weights.
+    average = steps[0]
+    for weights_then in steps[1:]:
+        average = 0.75 * average + 0.25 * weights_then
+    with averaged_weights(model):
+        np.testing.assert_allclose(np.asarray(head), average, atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(head), steps[-1])
+
+
+def test_what_is_saved_is_what_was_validated(tmp_path: Path, tiny_config: TrainingConfig) -> None:
+    config = tiny_config.model_copy(update={"ema_momentum": 0.9, "epochs": 1})
+    fit(config, tmp_path / "run", quiet=True)
+    (row,) = history(tmp_path / "run")
+    train, validation = read_sources(config, Path())
+    del train
+    held_out = load_images([s for samples in validation.values() for s in samples], 2)
+    model = keras.models.load_model(tmp_path / "run" / "model.keras", compile=False)
+    compile_model(model, config, freeze_encoder=False)
+    scores = model.evaluate(
+        *validation_tiles(held_out, config.crop_px),
+        batch_size=config.batch_size,
+        verbose=0,
+        return_dict=True,
+    )
+    assert scores["loss"] == pytest.approx(float(row["val_loss"]), rel=1e-4)
+
+
 def test_a_run_starts_from_a_model_of_its_own_kind_only(
     tmp_path: Path, tiny_config: TrainingConfig
 ) -> None:
@@ -188,6 +230,7 @@ def test_a_run_under_jax_is_read_and_judged_under_tensorflow(
         batch_size=1,
         steps_per_epoch=2,
         epochs=1,
+        ema_momentum=0.5,
     )
     recipe.write_text(config.to_json())
     run = tmp_path / "run"

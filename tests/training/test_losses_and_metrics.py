@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from training.losses import NUCLEUS_LOSSES, make_loss
+from training.losses import NUCLEUS_LOSSES, boundary_weights, make_loss, touching_weights
 from training.metrics import make_metrics
 
 
@@ -37,6 +37,38 @@ def test_the_distance_counts_by_its_weight() -> None:
     light = float(make_loss("bce_dice", distance_weight=0.0)(truth, wrong_distance))
     heavy = float(make_loss("bce_dice", distance_weight=2.0)(truth, wrong_distance))
     assert heavy - light == pytest.approx(2 * -np.log(0.1), rel=1e-4)
+
+
+def test_both_sides_of_an_edge_weigh_more_and_nothing_else() -> None:
+    nucleus = np.zeros((1, 9, 9), np.float32)
+    nucleus[:, 2:7, 2:7] = 1
+    expected = np.ones((9, 9), np.float32)
+    expected[1:8, 1:8] = 4  # a ring of two pixels: one outside, one inside
+    expected[3:6, 3:6] = 1
+    np.testing.assert_array_equal(np.asarray(boundary_weights(nucleus, 3.0))[0], expected)
+
+
+def test_the_line_between_touching_nuclei_weighs_more_for_the_distance() -> None:
+    # One row of two nuclei that touch: the mask shows one object, the distance map two.
+    truth = np.zeros((1, 7, 12, 2), np.float32)
+    truth[:, :, :, 0] = 1
+    truth[..., 1] = np.array([0.2, 0.6, 1, 1, 0.6, 0.2, 0.2, 0.6, 1, 1, 0.6, 0.2])
+    weights = np.asarray(touching_weights(truth, 2.0))[0, 3]
+    np.testing.assert_array_equal(weights, [3, 1, 1, 1, 1, 3, 3, 1, 1, 1, 1, 3])
+    assert np.asarray(boundary_weights(truth[..., 0], 2.0))[0, 3, 5] == 1
+
+
+def test_an_error_at_the_edge_costs_more_under_boundary_weights() -> None:
+    truth = np.zeros((1, 16, 16, 1), np.float32)
+    truth[:, 4:12, 4:12] = 1
+    prediction = np.clip(truth, 0.1, 0.9)
+    at_edge, inside = prediction.copy(), prediction.copy()
+    at_edge[:, 4, 6] = 0.1
+    inside[:, 7, 7] = 0.1
+    plain = make_loss("bce_dice", distance_weight=0)
+    weighted = make_loss("bce_dice", distance_weight=0, boundary_weight=5)
+    assert float(plain(truth, at_edge)) == pytest.approx(float(plain(truth, inside)), rel=1e-5)
+    assert float(weighted(truth, at_edge)) > 1.05 * float(weighted(truth, inside))
 
 
 def test_focal_tversky_punishes_misses_more_than_false_alarms() -> None:

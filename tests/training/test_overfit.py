@@ -1,4 +1,4 @@
-"""All five architectures overfit one batch of real tiles, in inference mode.
+"""All architectures overfit one batch of real tiles, in inference mode.
 
 The plain check that finds any cause of blank masks (docs/blank-masks.md), and the cause that shows
 only when a network has been trained for a while.

@@ -11,6 +11,7 @@ from functools import partial
 import keras
 
 from training.architectures.encoders import ENCODERS, build_encoder_unet
+from training.architectures.transunet import build_transunet
 from training.architectures.unet import build_unet
 
 DIVISOR = 32
@@ -19,5 +20,6 @@ DIVISOR = 32
 ARCHITECTURES: dict[str, Callable[..., keras.Model]] = {
     "unet": build_unet,
     **{name: partial(build_encoder_unet, name) for name in ENCODERS},
+    "transunet": build_transunet,
 }
 """Name -> builder(*, channels, encoder_weights, input_shape)."""

@@ -1,11 +1,11 @@
-"""U-Nets over ImageNet encoders: VGG16, ResNet50, EfficientNetB0 and MobileNetV2.
+"""U-Nets over ImageNet encoders: VGG16, ResNet50, EfficientNetB0, EfficientNetV2B0, MobileNetV2.
 
 Each encoder sees what it was trained on (sources: the `preprocess_input` of its Keras module):
 
 | encoder | wants | here |
 |---|---|---|
 | VGG16, ResNet50 | BGR minus the ImageNet mean, unscaled ("caffe") | a fixed 1x1 convolution |
-| EfficientNetB0 | RGB 0..255; it rescales inside | nothing |
+| EfficientNetB0, EfficientNetV2B0 | RGB 0..255; they rescale inside | nothing |
 | MobileNetV2 | RGB in -1..1 | Rescaling |
 
 The wrong scale is the first of the two classical ways to a blank mask (docs/blank-masks.md).
@@ -102,6 +102,20 @@ ENCODERS: dict[str, Encoder] = {
         no_preprocessing,
         (16, 32, 48, 64, 128),
     ),
+    # Tan and Le, 2021; down to stride 32. Fused convolutions in the fine stages, and skips that are
+    # narrow by themselves.
+    "efficientnetv2b0_unet": Encoder(
+        keras.applications.EfficientNetV2B0,
+        (
+            "block1a_project_activation",
+            "block2b_add",
+            "block3b_add",
+            "block5e_add",
+            "block6h_add",
+        ),
+        no_preprocessing,
+        (16, 32, 48, 64, 128),
+    ),
     # Sandler et al., 2018; down to stride 32.
     "mobilenetv2_unet": Encoder(
         keras.applications.MobileNetV2,
@@ -140,29 +154,44 @@ def build_encoder_unet(
         ValueError: encoder weights that do not exist or do not fit.
     """
     spec = ENCODERS[name]
-    encoder = _encoder(spec.application, spec.outputs, encoder_weights)
+    encoder = build_encoder(spec, encoder_weights)
     image = keras.Input(input_shape, name="image")
     *skips, bottleneck = encoder(spec.preprocessing(image))
-    if len(spec.widths) > len(skips):
-        skips = [_stem(image), *skips]
+    skips = full_resolution_skips(image, skips, spec)
     x = decoder(bottleneck, skips, spec.widths)
     return keras.Model(image, head(x, channels), name=name)
 
 
-def _stem(image: keras.KerasTensor) -> keras.KerasTensor:
-    """Thin features at full resolution."""
+def full_resolution_skips(
+    image: keras.KerasTensor, skips: Sequence[keras.KerasTensor], spec: Encoder
+) -> list[keras.KerasTensor]:
+    """Complete an encoder's skips by thin features at full resolution, where it has none.
+
+    Args:
+        image: the model's input, RGB 0..255.
+        skips: features of the encoder, finest first.
+        spec: the encoder.
+    """
+    if len(spec.widths) == len(skips):
+        return list(skips)
     scaled = layers.Rescaling(1 / 127.5, offset=-1.0, name="stem_scale")(image)
-    return convolution_block(scaled, STEM_WIDTH, "stem")
+    return [convolution_block(scaled, STEM_WIDTH, "stem"), *skips]
 
 
-def _encoder(
-    application: Callable[..., keras.Model], outputs: Sequence[str], weights: str | None
-) -> keras.Model:
+def build_encoder(spec: Encoder, weights: str | None) -> keras.Model:
     """Build an application without its top, load weights, and cut it at the named layers.
+
+    Args:
+        spec: which application, and where to cut it.
+        weights: None, "imagenet", or a file of encoder weights.
+
+    Returns:
+        Model from the preprocessed image to the features of `spec.outputs`, finest first.
 
     Raises:
         ValueError: when a weights file does not exist or does not fit.
     """
+    application = spec.application
     if weights is None or weights == "imagenet":
         full = application(include_top=False, weights=weights, input_shape=(None, None, 3))
     else:
@@ -174,7 +203,7 @@ def _encoder(
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = BATCHNORM_MOMENTUM
     return keras.Model(
-        full.input, [full.get_layer(name).output for name in outputs], name=ENCODER_NAME
+        full.input, [full.get_layer(name).output for name in spec.outputs], name=ENCODER_NAME
     )
 
 

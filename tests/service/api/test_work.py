@@ -134,12 +134,46 @@ def test_tiles_and_decoded_bytes_are_bounded_and_one_large_image_is_not_locked_o
                 with pytest.raises(OverloadedError, match="decoded bytes"):
                     pool.admit(second, tiles=1, decoded_bytes=601)
                 pool.admit(second, tiles=60, decoded_bytes=600)
-                with pytest.raises(OverloadedError, match="100 tiles are queued"):
+                with pytest.raises(OverloadedError, match=r"^100 tiles are queued"):
                     async with pool.place(Ticket("stat")):
                         pass
         assert recorder.refusals == ["tiles", "decoded_bytes", "tiles"]
         async with pool.place() as alone:
             pool.admit(alone, tiles=5000, decoded_bytes=10**6)
+        pool.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_back_as_told_finds_a_place_that_newcomers_do_not_get(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("service.api.work.time.monotonic", lambda: clock[0])
+
+    async def knock(pool: WorkPool, caller: str) -> int:
+        """Return 0 when let in, else the Retry-After."""
+        try:
+            async with pool.place(caller=caller):
+                return 0
+        except OverloadedError as refused:
+            return refused.retry_after_s
+
+    async def scenario() -> None:
+        pool = make_pool(workers=1, max_waiting=2, expected_tile_s=2.0)
+        for _ in range(3):  # 3 requests of 2 s fill it
+            await pool.place().__aenter__()
+        waits = {name: await knock(pool, name) for name in "abc"}
+        assert waits == {"a": 8, "b": 10, "c": 12}
+        clock[0] += 8
+        assert await knock(pool, "new") > 0
+        assert await knock(pool, "b") > 0  # too early
+        assert await knock(pool, "a") == 0
+        assert await knock(pool, "a") > 0  # good once
+        clock[0] += 2
+        assert await knock(pool, "b") == 0
+        clock[0] += 100
+        assert await knock(pool, "c") > 0  # far too late
         pool.close()
 
     asyncio.run(scenario())
