@@ -304,7 +304,8 @@ def main() -> int:
     print(text)
     if options.publish:
         picture = "![Throughput and p99 against concurrency](results/peers/peers.png)"
-        notes = "".join(f"\n\nDid not run: {reason}." for reason in failed)
+        names = "; ".join(reason.split(":", 1)[0] for reason in failed)
+        notes = f"\n\nDid not run, for the reasons in peers.json: {names}." if failed else ""
         text = f"{text}\n\n{facts_sentence(facts)}{notes}\n\n{picture}"
         replace_section(PERFORMANCE_PAGE, "peers", text)
     return 1 if failed else 0

@@ -108,7 +108,8 @@ PEERS: tuple[Peer, ...] = (
     Peer(
         "MLServer",
         "mlserver",
-        (*WORK, "mlserver==1.7.1"),
+        # Its workers ask for an event loop in a way that later versions of uvloop refuse.
+        (*WORK, "mlserver==1.7.1", "uvloop==0.21.0"),
         ("mlserver_onnxruntime.py",),
         "/v2/models/count/infer",
         protocol_v2,

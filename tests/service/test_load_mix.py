@@ -30,6 +30,8 @@ left = not arrivals._UNDER_WAY.join(timeout=120)
 samples = {sample.name: sample.outcome for sample in arrivals.SAMPLES}
 print(arrivals.summary(arrivals.SAMPLES), file=sys.stderr)
 report = {"tasks": len(tasks), "weights": len(user.tasks), "left": left, "samples": samples}
+cases = [(200, "0"), (503, "3"), (429, "1"), (503, None), (504, None), (500, None), (0, None)]
+report["judged"] = [arrivals.judge(status, 200, retry_after) for status, retry_after in cases]
 print(json.dumps(report))
 """
 
@@ -87,6 +89,11 @@ def test_no_task_gets_an_answer_that_it_does_not_expect(
     assert report["weights"] == 100
     assert report["left"] is False
     assert len(report["samples"]) == report["tasks"] == 11
+    assert report["judged"] == [
+        *["answered", "refused", "refused"],
+        # A refusal that does not say when to come back leaves the caller alone with it.
+        *["error", "too late", "error", "error"],
+    ]
     # The urgent one has ten seconds, which a busy machine may not have.
     assert report["samples"].pop("stat") in {"answered", "too late"}
     assert set(report["samples"].values()) == {"answered"}, done.stderr

@@ -35,6 +35,7 @@ def write_settings(folder: str) -> None:
         "metrics_port": int(os.environ["PEER_PORT"]) + 2,
         "parallel_workers": int(os.environ["PEER_WORKERS"]),
         "debug": False,
+        "metrics_dir": folder,
     }
     model = {"name": "count", "implementation": "mlserver_onnxruntime.Count"}
     for name, settings in (("settings.json", server), ("model-settings.json", model)):

@@ -3,6 +3,9 @@
 import asyncio
 import os
 
+# Its own processes get two minutes to start, as on a machine that is busy; read at import.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")
+
 import ray
 import work
 from ray import serve
