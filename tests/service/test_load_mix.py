@@ -117,7 +117,8 @@ def test_a_stall_does_not_slow_the_arrivals_and_counts_in_full(
         f"import sys; sys.path.insert(0, {str(load_folder)!r})\n{STEADY_SOURCE}", encoding="utf-8"
     )
     samples = tmp_path / "samples.csv"
-    command = [sys.executable, "-m", "locust", "-f", str(source), "--headless", "-t", "2s"]
+    command = [sys.executable, "-m", "locust", "-f", str(source), "--headless", "-t", "5s"]
+    # The five seconds include the time that Locust takes to start.
     command += ["-u", "1", "--rate-per-user", "20", "--spacing", "constant"]
     command += ["--host", f"http://127.0.0.1:{stalling_port}", "--samples", str(samples)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
