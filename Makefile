@@ -19,7 +19,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help serve install-serve install-dev test check format lock train export quantize report bench \
-	image-check clean
+	bench-peers image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -63,6 +63,9 @@ report: $(DEV_ENV)/.ready  ## Rebuild docs/results from the run folders in RUNS 
 bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 	$(DEV)python -m benchmarks.separation
 	$(DEV)python -m benchmarks.http_overhead
+
+bench-peers: $(DEV_ENV)/.ready  ## Karyon beside other servers, each in its own environment (PEERS="--publish")
+	$(DEV)python -m benchmarks.peers.run $(PEERS)
 
 image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on Debian; 5 GB; not in CI)
 	deploy/image_check.sh $(IMAGE_CHECK_DIR)

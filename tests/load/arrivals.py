@@ -1,9 +1,9 @@
 """Open-loop load for Locust: requests leave on a schedule, whether or not earlier ones came back.
 
-A user of Locust waits for its answer before it asks again, `constant_throughput` included: a server
-that stalls is asked less, and the stall hides (coordinated omission). Here a user is a source of
-arrivals. It never waits for an answer: at each scheduled moment it starts a greenlet of its own, and
-the latency counts from the scheduled moment, so that a late start counts too.
+A user of Locust waits for its answer before it asks again, `constant_throughput` included: a
+server that stalls is asked less, and the stall hides (coordinated omission). Here a user is a
+source of arrivals. It never waits for an answer: at each scheduled moment it starts a greenlet of
+its own, and the latency counts from the scheduled moment, so that a late start counts too.
 
     scheduled  |----|------|--|-------|--->      Poisson, or equally spaced
     greenlets  +=====>     +=====>               as many at once as the server is slow
@@ -127,7 +127,13 @@ class ArrivalUser(User):
         greenlet.start()
 
     def _exchange(
-        self, name: str, path: str, body: bytes, headers: dict[str, str], expected: int, due_s: float
+        self,
+        name: str,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        expected: int,
+        due_s: float,
     ) -> None:
         start_lag_ms = (time.time() - due_s) * 1000.0
         method = "POST" if body else "GET"
@@ -212,11 +218,11 @@ def summary(samples: list[Sample], *, unfinished: int = 0) -> str:
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         groups[sample.name].append(sample)
+    figures = f"{'sent':>7}{'answered':>10}{'p50':>9}{'p99':>9}{'max':>9}"
     lines = [
         "",
         "Latency in ms from the scheduled arrival, of what was answered:",
-        f"{'request':<24}{'sent':>7}{'answered':>10}{'p50':>9}{'p99':>9}{'max':>9}"
-        f"{'refused':>9}{'too late':>10}{'errors':>8}",
+        f"{'request':<24}{figures}{'refused':>9}{'too late':>10}{'errors':>8}",
     ]
     for name, group in [*sorted(groups.items()), ("all", samples)]:
         counts = {
@@ -237,4 +243,3 @@ def summary(samples: list[Sample], *, unfinished: int = 0) -> str:
         f"The generator started late by {lag_ms:.0f} ms at p99; {unfinished} unfinished at the end."
     )
     return "\n".join(lines)
-

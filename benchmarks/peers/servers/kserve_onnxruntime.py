@@ -1,0 +1,32 @@
+"""KServe: a custom model server over the first inference protocol, the image in base64."""
+
+import asyncio
+import base64
+import os
+from typing import Any
+
+import kserve
+import work
+
+
+class Count(kserve.Model):
+    """Counts nuclei."""
+
+    def __init__(self) -> None:
+        super().__init__("count")
+        self.session = work.open_session()
+        self.ready = True
+
+    async def predict(
+        self, payload: dict[str, Any], headers: Any = None, response_headers: Any = None
+    ) -> dict[str, Any]:
+        """Count, off the event loop."""
+        del headers, response_headers
+        data = base64.b64decode(payload["instances"][0]["b64"])
+        return {"predictions": [await asyncio.to_thread(work.answer, self.session, data)]}
+
+
+if __name__ == "__main__":
+    kserve.ModelServer(
+        http_port=int(os.environ["PEER_PORT"]), enable_grpc=False, access_log_format=None
+    ).start([Count()])
