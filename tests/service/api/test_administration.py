@@ -118,4 +118,4 @@ def test_the_routes_are_closed_unless_asked_for(settings: Settings) -> None:
     assert not any("rollback" in path for path in app.openapi()["paths"])
     paths = create_app(settings).openapi()["paths"]
     answers = paths["/models/{name}/rollback"]["post"]["responses"]
-    assert set(answers) == {"200", "404", "409", "422", "500", "503"}
+    assert set(answers) == {"200", "401", "403", "404", "409", "422", "500", "503"}

@@ -52,14 +52,19 @@ def test_equal_files_decode_to_equal_images(test_data: Path) -> None:
         assert dataclasses.replace(first, pixels=second.pixels) == second
 
 
+def put(cache: ResultCache, key: CacheKey, image: DecodedImage, found: Segmentation) -> None:
+    cache.put(key, image, found, pixel_sha256="1" * 64, labels_sha256="2" * 64)
+
+
 def test_what_comes_out_is_what_went_in_without_its_pixels(
     session: ModelSession, image: DecodedImage, found: Segmentation
 ) -> None:
     cache = ResultCache(10**7, Recorder())
-    cache.put(key_of("a"), image, found)
+    put(cache, key_of("a"), image, found)
     stored = cache.get(key_of("a"))
     assert stored is not None
     assert stored.image.pixels.size == 0
+    assert (stored.pixel_sha256, stored.labels_sha256) == ("1" * 64, "2" * 64)
     again = stored.segmentation(session)
     assert again.labels.dtype == np.int32
     assert np.array_equal(again.labels, found.labels)
@@ -75,7 +80,7 @@ def test_every_part_of_the_key_counts(image: DecodedImage, found: Segmentation) 
     recorder = Recorder()
     cache = ResultCache(10**7, recorder)
     key = key_of("a")
-    cache.put(key, image, found)
+    put(cache, key, image, found)
     for change in (
         {"sha256": "b"},
         {"model_digest": "other"},
@@ -92,16 +97,16 @@ def test_the_bound_is_kept_and_the_longest_unused_goes(
 ) -> None:
     recorder = Recorder()
     probe = ResultCache(10**9, recorder)
-    probe.put(key_of("a"), image, found)
+    put(probe, key_of("a"), image, found)
     size_bytes = recorder.size_bytes
     cache = ResultCache(2 * size_bytes, recorder)
     for name in ("a", "b"):
-        cache.put(key_of(name), image, found)
+        put(cache, key_of(name), image, found)
     cache.get(key_of("a"))
-    cache.put(key_of("c"), image, found)
-    cache.put(key_of("c"), image, found)
+    put(cache, key_of("c"), image, found)
+    put(cache, key_of("c"), image, found)
     assert [cache.get(key_of(name)) is not None for name in "abc"] == [True, False, True]
     assert recorder.size_bytes == 2 * size_bytes
     small = ResultCache(size_bytes - 1, recorder)
-    small.put(key_of("a"), image, found)
+    put(small, key_of("a"), image, found)
     assert small.get(key_of("a")) is None

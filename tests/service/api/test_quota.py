@@ -1,6 +1,7 @@
 import pytest
+from starlette.requests import Request
 
-from service.api.quota import CallerQuota
+from service.api.quota import ANONYMOUS_ID, CallerQuota, quota_key
 from service.errors import QuotaExceededError
 
 
@@ -42,3 +43,9 @@ def test_a_flood_of_callers_is_forgotten_longest_idle_first() -> None:
     assert quota.take("first", 0.0) is not None
     with pytest.raises(QuotaExceededError):
         quota.take("9999", 0.0)
+
+
+def test_who_logged_in_has_a_quota_and_everybody_else_shares_that_of_an_address() -> None:
+    request = Request({"type": "http", "client": ("192.0.2.7", 40000), "headers": []})
+    assert quota_key("key:ab12", request) == "key:ab12"
+    assert quota_key(ANONYMOUS_ID, request) == "address:192.0.2.7"

@@ -22,6 +22,7 @@ from service.api.record_schemas import (
 )
 from service.app import create_app
 from service.images.decode import ImageLimits
+from service.outputs.digests import digest_pixels
 from service.outputs.png import encode_labels
 from service.outputs.rle import encode_label_rles
 from service.records.database import Database
@@ -74,11 +75,13 @@ def test_an_answer_is_on_record_when_it_arrives(
     assert record.document["parameters"] == made["parameters"]
     assert record.document["provider"] == made["provider"]
     assert "nuclei" not in record.document
+    # The very document that was sent, with the very statement about it.
+    assert record.document["provenance"] == made["provenance"]
     assert set(made["timings_ms"]) <= set(record.document["timings_ms"])
     pixels = cv2.imdecode(np.frombuffer(he_png, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     rgb = np.ascontiguousarray(pixels[..., ::-1])
-    assert record.pixel_sha256 == hashlib.sha256(rgb.tobytes()).hexdigest()
+    assert record.pixel_sha256 == made["image"]["pixel_sha256"] == digest_pixels(rgb)
     assert {"karyon", "onnxruntime", "opencv", "numpy", "python"} <= set(record.software)
     assert (record.caller, record.current.count) == ("anonymous", made["count"])
     assert record.current.status == "preliminary"
