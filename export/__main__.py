@@ -27,9 +27,11 @@ from export.calibrate import run_network
 from export.commands import quantize, reference, report
 from export.evaluate import choose_samples, write_metrics
 from export.evaluate import evaluate as measure
+from export.intervals import calibrate_intervals, read_counts
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
 from service.inference.session import ModelSession
+from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmenter import Segmenter, SegmentOptions
 from training.quiet import quiet_standard_error
 
@@ -73,6 +75,14 @@ def model(
             "default where --validation's folder lies.",
         ),
     ] = None,
+    intervals: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="`intervals.json` of `export intervals`: states an interval of every count.",
+        ),
+    ] = None,
     description: Annotated[
         str | None, typer.Option(help="One or two sentences for the contract.")
     ] = None,
@@ -96,6 +106,7 @@ def model(
         out=out,
         external_dirs=tuple(external or ()),
         data_root=data_root,
+        intervals=intervals,
         description=description,
         half_weights=half_weights,
         replace=replace,
@@ -149,8 +160,9 @@ def calibrate(
     chosen = calibration.chosen
     console.print(
         f"probability_threshold {chosen.probability_threshold:g}, seed_threshold "
-        f"{chosen.seed_threshold:g}, min_area_um2 {chosen.min_area_um2:g}: Dice "
-        f"{chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%}"
+        f"{chosen.seed_threshold:g}, min_area_um2 {chosen.min_area_um2:g}, min_mean_probability "
+        f"{chosen.min_mean_probability:g}: Dice {chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, "
+        f"count bias {chosen.count_bias:+.1%}"
     )
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -169,13 +181,37 @@ def evaluate(
         float | None,
         typer.Option(help="Resolution of the images, um/px; the model's own by default."),
     ] = None,
+    test_time_augmentation: Annotated[
+        TestTimeAugmentation,
+        typer.Option(help="Average turned and mirrored copies, as the service's setting does."),
+    ] = "none",
+    thresholds_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL.onnx",
+            exists=True,
+            dir_okay=False,
+            help="Use the thresholds of this file, which was calibrated on other patients.",
+        ),
+    ] = None,
 ) -> None:
     """Measure a model file on annotated images, exactly as the service would serve it."""
     console = Console()
     options = SegmentOptions(mpp=mpp)
     with _refusals_without_traceback():
         samples = choose_samples(data_dir, groups)
-        segmenter = Segmenter(ModelSession.load(model_file))
+        if thresholds_of is not None:
+            other = ModelSession.load(thresholds_of, provider="cpu").contract.separation
+            options = SegmentOptions(
+                mpp=mpp,
+                probability_threshold=other.probability_threshold,
+                seed_threshold=other.seed_threshold,
+                min_area_um2=other.min_area_um2,
+                min_mean_probability=other.min_mean_probability,
+            )
+        segmenter = Segmenter(
+            ModelSession.load(model_file), test_time_augmentation=test_time_augmentation
+        )
         evaluation = measure(
             segmenter,
             samples,
@@ -190,6 +226,39 @@ def evaluate(
             write_metrics(evaluation, out / "metrics.json")
             write_picture(evaluation, segmenter, samples, out / "predictions.png", options=options)
             console.print(f"wrote {out / 'metrics.json'} and {out / 'predictions.png'}")
+
+
+@app.command()
+def intervals(
+    metrics: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="METRICS.json...",
+            exists=True,
+            dir_okay=False,
+            help="What `export evaluate` wrote for each model of a cross-validation, on the "
+            "patients that the model had not seen.",
+        ),
+    ],
+    *,
+    out: Annotated[Path, typer.Option(help="File to write, for `export model --intervals`.")],
+    level: Annotated[float, typer.Option(min=0.5, max=0.99, help="Nominal coverage.")] = 0.9,
+) -> None:
+    """Calibrate the interval of a count on held-out patients, and measure how often it holds."""
+    with _refusals_without_traceback():
+        found = calibrate_intervals(read_counts(metrics), level=level)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found.write(out)
+    spec, coverage = found.spec, found.coverage
+    Console().print(
+        f"interval of {level:.0%}: {spec.lower_ratio:g} x count - {spec.allowance:g} to "
+        f"{spec.upper_ratio:g} x count + {spec.allowance:g}, from {spec.images} images of "
+        f"{spec.patients} patients\n"
+        f"leaving out each patient in turn: covered {coverage.images:.1%} of the images "
+        f"({coverage.patients:.1%} as a mean over patients), mean width {coverage.mean_width:.1f} "
+        f"nuclei, median {coverage.median_relative_width:.0%} of the count\n"
+        f"guaranteed whatever images of one patient have in common: {found.guaranteed:.0%}"
+    )
 
 
 for _command in (quantize, reference, report):

@@ -149,19 +149,21 @@ def _thresholds(contract: ModelContract, calibration: Calibration) -> str:
     chosen = contract.separation
     return f"""## Thresholds
 
-| probability | seed | least area |
-|---|---|---|
-| {chosen.probability_threshold:g} | {chosen.seed_threshold:g} | {chosen.min_area_um2:g} um2 |
+| probability | seed | least area | least mean probability |
+|---|---|---|---|
+| {chosen.probability_threshold:g} | {chosen.seed_threshold:g} | {chosen.min_area_um2:g} um2 | \
+{chosen.min_mean_probability:g} |
 
 Chosen from {len(calibration.trials)} combinations on {len(calibration.images)} images of
 {", ".join(calibration.groups)} for the greatest (Dice + F1@0.5) / 2 less the mean over patients of
-|count bias|, averaged over neighbours on the grid; the whole table is in `calibration.json`."""
+|count bias|, averaged over neighbours on the grid; the best of them are in `calibration.json`."""
 
 
 def _limits(contract: ModelContract) -> str:
     interval = contract.count_interval
     stated = (
-        f"holds for {interval.level:.0%} of images like the {interval.images} calibrated on"
+        f"is meant to hold for {interval.level:.0%} of images like the {interval.images} of "
+        f"{interval.patients} patients calibrated on{_covered(interval.coverage)}"
         if interval
         else "is not calibrated: the count comes without one"
     )
@@ -174,6 +176,12 @@ def _limits(contract: ModelContract) -> str:
 - Annotators leave faint nuclei out, so a found nucleus that is not annotated may be real.
 - A scale wrong by a factor of two makes counts useless; an image without `mpp` is taken to be at
   {contract.input.mpp:g} um/px."""
+
+
+def _covered(coverage: float | None) -> str:
+    if coverage is None:
+        return ""
+    return f"; with each patient left out in turn it held for {coverage:.0%}"
 
 
 def _making(contract: ModelContract, run: TrainedRun, commands: Sequence[str]) -> str:

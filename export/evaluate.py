@@ -5,12 +5,20 @@ nuclei. Needs neither TensorFlow nor Keras.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from export.bootstrap import Bootstrap, bootstrap
+from export.curves import curves
 from service.inference.contract import MetricsEntry
+from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmenter import Segmenter, SegmentOptions
 from training.datasets import DatasetError, Sample, read_dataset, select_groups
 from training.matching import (
@@ -20,6 +28,10 @@ from training.matching import (
     count_instances,
     count_pixels,
 )
+from training.probability import ProbabilityHistogram, count_levels
+
+# A list of nothing but numbers, which `json.dumps` would give a line each.
+_NUMBER_LIST: Final = re.compile(r"\[\s+([-+\d.e,\s]+?)\s+\]")
 
 Progress = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Wraps the samples to show how far the work is, as `rich.progress.track` does."""
@@ -27,13 +39,25 @@ Progress = Callable[[Sequence[Sample]], Iterable[Sample]]
 
 @dataclass(frozen=True, slots=True)
 class ImageResult:
-    """One image: its name, and everything that its figures are made of."""
+    """One image: its name, and everything that its figures are made of.
+
+    Attributes:
+        stem: Name of the image.
+        group: Patient or organ.
+        kind: Kind of annotation, `training.datasets.Kind`.
+        pixels: Foreground against annotation.
+        instances: Nuclei against annotation.
+        components: Nuclei that connected components of the same foreground would count.
+        levels: Nucleus probability against annotation.
+    """
 
     stem: str
     group: str
     kind: str
     pixels: PixelCounts
     instances: InstanceCounts
+    components: int
+    levels: ProbabilityHistogram
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +69,7 @@ class Evaluation:
         split: Which part of it, and what role that part had.
         model: Name, version, SHA-256 and provider of what was measured.
         separation: The thresholds that were in force.
+        test_time_augmentation: The copies of each tile that were averaged.
         images: One result an image.
     """
 
@@ -52,12 +77,26 @@ class Evaluation:
     split: str
     model: dict[str, str]
     separation: dict[str, float]
+    test_time_augmentation: TestTimeAugmentation
     images: tuple[ImageResult, ...]
 
     @property
     def pooled(self) -> dict[str, float]:
         """Figures over all images; see `figures`."""
         return figures(self.images)
+
+    @property
+    def levels(self) -> ProbabilityHistogram:
+        """Nucleus probability against annotation, over all images."""
+        return _pool_levels(self.images)
+
+    def bootstrap(self) -> Bootstrap | None:
+        """Intervals of the pooled figures; None for a single image."""
+        return bootstrap(
+            [image.group for image in self.images],
+            [image.pixels for image in self.images],
+            [image.instances for image in self.images],
+        )
 
     def by_group(self) -> dict[str, dict[str, float]]:
         """Figures of every patient or organ."""
@@ -135,6 +174,8 @@ def evaluate(
                 kind=sample.kind,
                 pixels=count_pixels(truth, segmentation.labels),
                 instances=count_instances(truth, segmentation.labels),
+                components=_count_components(segmentation.labels),
+                levels=count_levels(truth, segmentation.probability),
             )
         )
     session, resolved = segmentation.model, segmentation.options
@@ -151,7 +192,9 @@ def evaluate(
             "probability_threshold": resolved.probability_threshold,
             "seed_threshold": resolved.seed_threshold,
             "min_area_px": resolved.min_area_px,
+            "min_mean_probability": resolved.min_mean_probability,
         },
+        test_time_augmentation=resolved.test_time_augmentation,
         images=tuple(results),
     )
 
@@ -168,6 +211,8 @@ def figures(images: Sequence[ImageResult]) -> dict[str, float]:
     """
     pixels = sum((i.pixels for i in images[1:]), start=images[0].pixels)
     instances = sum((i.instances for i in images[1:]), start=images[0].instances)
+    levels = _pool_levels(images)
+    components = sum(image.components for image in images)
     counts = compare_counts(
         [image.instances.truth_count for image in images],
         [image.instances.predicted_count for image in images],
@@ -181,6 +226,11 @@ def figures(images: Sequence[ImageResult]) -> dict[str, float]:
         "dq": instances.detection_quality,
         "sq": instances.segmentation_quality,
         "f1_at_0.5": instances.f1,
+        "dice_mean": float(np.mean([image.pixels.dice for image in images])),
+        "aji_mean": float(np.mean([image.instances.aji for image in images])),
+        "auc": levels.auc,
+        "average_precision": levels.average_precision,
+        "ece": levels.expected_calibration_error,
         "truth_count": counts.truth_total,
         "predicted_count": counts.predicted_total,
         "count_bias": counts.bias,
@@ -189,10 +239,24 @@ def figures(images: Sequence[ImageResult]) -> dict[str, float]:
         "count_difference_mean": counts.mean_difference,
         "count_difference_lower": counts.lower_limit,
         "count_difference_upper": counts.upper_limit,
+        "component_count": components,
+        "component_bias": (components / counts.truth_total - 1 if counts.truth_total else None),
+        "merged_nucleus_risk": (
+            1 - components / counts.predicted_total if counts.predicted_total else None
+        ),
         "truth_foreground": pixels.truth_fraction,
         "predicted_foreground": pixels.predicted_fraction,
     }
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _pool_levels(images: Sequence[ImageResult]) -> ProbabilityHistogram:
+    return sum((image.levels for image in images[1:]), start=images[0].levels)
+
+
+def _count_components(labels: NDArray[np.int32]) -> int:
+    count, _ = cv2.connectedComponents((labels > 0).astype(np.uint8), connectivity=8)
+    return count - 1
 
 
 def as_document(evaluation: Evaluation) -> dict[str, Any]:
@@ -202,17 +266,22 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "split": evaluation.split,
         "model": evaluation.model,
         "separation": evaluation.separation,
+        "test_time_augmentation": evaluation.test_time_augmentation,
         # Binary masks know no touching nuclei: their objects are connected components.
         "annotation": sorted({image.kind for image in evaluation.images}),
         "pooled": evaluation.pooled,
+        "bootstrap": None if (drawn := evaluation.bootstrap()) is None else drawn.document(),
         "groups": evaluation.by_group(),
         "images": [
             {"stem": image.stem, "group": image.group, **figures([image])}
             for image in evaluation.images
         ],
+        "curves": curves(evaluation.levels),
     }
 
 
 def write_metrics(evaluation: Evaluation, path: Path) -> None:
     """Write `metrics.json`; the folder exists."""
-    path.write_text(json.dumps(as_document(evaluation), indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(as_document(evaluation), indent=2)
+    text = _NUMBER_LIST.sub(lambda match: f"[{' '.join(match[1].split())}]", text)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -195,6 +195,7 @@ def _figures(
         probability_threshold=separation.probability_threshold,
         seed_threshold=separation.seed_threshold,
         min_area_px=separation.min_area_um2 / session.contract.input.mpp**2,
+        min_mean_probability=separation.min_mean_probability,
     )
     return measure_quality(
         pixels,

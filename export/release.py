@@ -25,6 +25,7 @@ from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
+from export.intervals import read_intervals
 from export.onnx_file import write
 from export.quality_reference import (
     choose_training_samples,
@@ -64,6 +65,7 @@ class ReleaseOrder:
         external_dirs: More labelled folders to measure on, none of them learnt from.
         data_root: Where the run's data folders lie, for the statistics that quality flags compare
             with; beside `validation_dir` by default.
+        intervals: File of `python -m export intervals`, where counts shall have an interval.
         description: For the contract; made from the configuration by default.
         half_weights: Whether large weights are rounded to float16 and stored so.
         replace: Whether an existing version may be overwritten.
@@ -78,6 +80,7 @@ class ReleaseOrder:
     out: Path
     external_dirs: tuple[Path, ...] = ()
     data_root: Path | None = None
+    intervals: Path | None = None
     description: str | None = None
     half_weights: bool = False
     replace: bool = False
@@ -112,6 +115,8 @@ def release(order: ReleaseOrder, console: Console) -> Path:
     draft = build_contract(
         run, name=order.name, version=order.version, description=order.description
     )
+    if order.intervals is not None:
+        draft = draft.model_copy(update={"count_interval": read_intervals(order.intervals)})
     with _staging(order.out) as staging:
         _make(
             staging,
@@ -281,8 +286,9 @@ def _show_calibration(calibration: Calibration, console: Console) -> None:
     chosen = calibration.chosen
     console.print(
         f"thresholds: probability {chosen.probability_threshold:g}, seed "
-        f"{chosen.seed_threshold:g}, least area {chosen.min_area_um2:g} um2 (Dice "
-        f"{chosen.dice:.3f}, F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%})"
+        f"{chosen.seed_threshold:g}, least area {chosen.min_area_um2:g} um2, least mean "
+        f"probability {chosen.min_mean_probability:g} (Dice {chosen.dice:.3f}, "
+        f"F1@0.5 {chosen.f1:.3f}, count bias {chosen.count_bias:+.1%})"
     )
 
 

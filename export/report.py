@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from export.bootstrap import Bootstrap
 from export.evaluate import Evaluation, figures
 from service.outputs.overlay import draw_overlay
 from service.segmenter import Segmenter, SegmentOptions
@@ -115,8 +116,17 @@ def print_table(evaluation: Evaluation, console: Console) -> None:
     else:
         for group, values in evaluation.by_group().items():
             table.add_row(group, *_cells(values))
+    groups = evaluation.by_group()
+    if per_image and 1 < len(groups) < len(evaluation.images):
+        table.add_section()
+        for group, values in groups.items():
+            table.add_row(group, *_cells(values))
     table.add_section()
     table.add_row("pooled", *_cells(evaluation.pooled), style="bold")
+    drawn = evaluation.bootstrap()
+    if drawn is not None:
+        table.add_row("95 % from", *_end_cells(drawn, 0))
+        table.add_row("95 % to", *_end_cells(drawn, 1))
     console.print(table)
 
 
@@ -124,6 +134,12 @@ def _cells(values: dict[str, float]) -> list[str]:
     ratios = [f"{values[name]:.3f}" for name in ("dice", "aji", "pq", "f1_at_0.5")]
     bias = f"{values['count_bias']:+.1%}" if "count_bias" in values else "-"
     return [*ratios, f"{values['truth_count']:.0f}", f"{values['predicted_count']:.0f}", bias]
+
+
+def _end_cells(drawn: Bootstrap, end: Literal[0, 1]) -> list[str]:
+    ratios = [f"{drawn.intervals[name][end]:.3f}" for name in ("dice", "aji", "pq", "f1_at_0.5")]
+    bias = drawn.intervals.get("count_bias")
+    return [*ratios, "", "", "-" if bias is None else f"{bias[end]:+.1%}"]
 
 
 def _caption(evaluation: Evaluation) -> str:
@@ -138,4 +154,12 @@ def _caption(evaluation: Evaluation) -> str:
             f"limits of agreement {values['count_difference_lower']:+.1f} "
             f"to {values['count_difference_upper']:+.1f} nuclei"
         )
+    if "auc" in values:
+        parts.append(f"AUC {values['auc']:.3f}, AP {values['average_precision']:.3f}")
+    parts.append(f"ECE {values['ece']:.3f}")
+    if "merged_nucleus_risk" in values:
+        parts.append(f"components alone would lose {values['merged_nucleus_risk']:.1%} of them")
+    drawn = evaluation.bootstrap()
+    if drawn is not None:
+        parts.append(f"95 % intervals by drawing {drawn.units} {drawn.resampled}")
     return ", ".join(parts)

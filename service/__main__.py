@@ -163,6 +163,7 @@ def segment(
             repository.get(model),
             max_batch_tiles=settings.max_batch_tiles,
             max_pixels=settings.max_pixels,
+            test_time_augmentation=settings.test_time_augmentation,
         )
         parameters = SegmentParameters(
             threshold=threshold, min_area_um2=min_area_um2, min_area_px=min_area_px, mpp=mpp

@@ -99,6 +99,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
             session,
             max_batch_tiles=settings.max_batch_tiles,
             max_pixels=settings.max_pixels,
+            test_time_augmentation=settings.test_time_augmentation,
         )
         canaries.append(
             _sing(segmenters[key], key, session.provider, session.contract.input.tile_px)

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from service.clock import Clock
 from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
+from service.segmentation.augmentation import TestTimeAugmentation, run_augmented
 from service.segmentation.instances import separate
+from service.segmentation.intervals import CountInterval, interval_of_count
 from service.segmentation.measurements import Nucleus, measure
 from service.segmentation.quality import QualityFlag, assess_quality
 from service.segmentation.quality_reference import QualityReference
@@ -41,12 +43,16 @@ class SegmentOptions:
         min_area_px: Least area of a nucleus in pixels of the caller's image.
         min_area_um2: The same in square micrometres; not both.
         mpp: Resolution of the image in micrometres per pixel, 0.05 to 5; overrules the image's own.
+        seed_threshold: Least value of the distance map in a seed, between 0 and 1.
+        min_mean_probability: Least mean probability of a nucleus, 0 to below 1.
     """
 
     probability_threshold: float | None = None
     min_area_px: float | None = None
     min_area_um2: float | None = None
     mpp: float | None = None
+    seed_threshold: float | None = None
+    min_mean_probability: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +63,15 @@ class ResolvedOptions:
         probability_threshold: Least nucleus probability of a foreground pixel.
         seed_threshold: Least value of the distance map in a seed.
         min_area_px: Least area of a nucleus in pixels of the caller's image.
+        min_mean_probability: Least mean probability of a nucleus.
+        test_time_augmentation: Turned and mirrored copies whose maps were averaged.
     """
 
     probability_threshold: float
     seed_threshold: float
     min_area_px: float
+    min_mean_probability: float = 0.0
+    test_time_augmentation: TestTimeAugmentation = "none"
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,8 @@ class Segmentation:
             `quality`.
         quality: What was checked to tell whether the result can be trusted; every flag, fired or
             not.
+        count_interval: Where an annotator's count is expected; None where the model states none, or
+            none that holds under these options.
     """
 
     labels: NDArray[np.int32]
@@ -107,6 +119,7 @@ class Segmentation:
     tiles: int
     timings_ms: dict[str, float]
     quality: tuple[QualityFlag, ...] = ()
+    count_interval: CountInterval | None = None
 
     @property
     def review_recommended(self) -> bool:
@@ -118,7 +131,12 @@ class Segmenter:
     """Segments images with one model. Safe to call from several threads at once."""
 
     def __init__(
-        self, session: ModelSession, *, max_batch_tiles: int = 4, max_pixels: int = 64_000_000
+        self,
+        session: ModelSession,
+        *,
+        max_batch_tiles: int = 4,
+        max_pixels: int = 64_000_000,
+        test_time_augmentation: TestTimeAugmentation = "none",
     ) -> None:
         """Take a loaded model.
 
@@ -126,10 +144,13 @@ class Segmenter:
             session: The model.
             max_batch_tiles: Most tiles in one run; bounds the memory of a run.
             max_pixels: Most pixels that an image may have once it is at the model's resolution.
+            test_time_augmentation: Turned and mirrored copies of each tile whose maps are averaged;
+                four or eight times the work.
         """
         self._session = session
         self._max_batch_tiles = max(1, max_batch_tiles)
         self._max_pixels = max_pixels
+        self._augmentation = test_time_augmentation
         self._reference = QualityReference.from_values(session.contract.quality_reference)
 
     def segment(
@@ -183,6 +204,7 @@ class Segmenter:
             probability_threshold=resolved.probability_threshold,
             seed_threshold=resolved.seed_threshold,
             min_area_px=resolved.min_area_px * scale * scale,
+            min_mean_probability=resolved.min_mean_probability,
         )
         probability = np.ascontiguousarray(maps[..., 0])
         if scale != 1:
@@ -228,6 +250,9 @@ class Segmenter:
             tiles=len(plan),
             timings_ms=clock.laps_ms,
             quality=quality,
+            count_interval=(
+                self._count_interval(len(nuclei), resolved, mpp) if scale == 1 else None
+            ),
         )
 
     def _resolve_mpp(
@@ -262,7 +287,48 @@ class Segmenter:
                 min_area_um2 = separation.min_area_um2
             _check_range("min_area_um2", min_area_um2, 0, math.inf)
             min_area_px = min_area_um2 / mpp**2
-        return ResolvedOptions(threshold, separation.seed_threshold, min_area_px)
+        seed_threshold = options.seed_threshold
+        if seed_threshold is None:
+            seed_threshold = separation.seed_threshold
+        elif not 0 < seed_threshold < 1:
+            raise InvalidParameterError(
+                f"seed_threshold must lie between 0 and 1, not {seed_threshold}",
+                parameter="seed_threshold",
+            )
+        least_mean = options.min_mean_probability
+        if least_mean is None:
+            least_mean = separation.min_mean_probability
+        elif not 0 <= least_mean < 1:
+            raise InvalidParameterError(
+                f"min_mean_probability must be at least 0 and below 1, not {least_mean}",
+                parameter="min_mean_probability",
+            )
+        return ResolvedOptions(
+            threshold, seed_threshold, min_area_px, least_mean, self._augmentation
+        )
+
+    def _count_interval(
+        self, count: int, options: ResolvedOptions, mpp: float
+    ) -> CountInterval | None:
+        """Return the interval where everything is in force that it was calibrated under."""
+        contract = self._session.contract
+        spec, calibrated = contract.count_interval, contract.separation
+        if spec is None or not (
+            options.probability_threshold == calibrated.probability_threshold
+            and options.seed_threshold == calibrated.seed_threshold
+            and options.min_mean_probability == calibrated.min_mean_probability
+            and math.isclose(options.min_area_px * mpp**2, calibrated.min_area_um2)
+            and options.test_time_augmentation == spec.test_time_augmentation
+        ):
+            return None
+        return interval_of_count(
+            count,
+            lower_ratio=spec.lower_ratio,
+            upper_ratio=spec.upper_ratio,
+            allowance=spec.allowance,
+            level=spec.level,
+            method=spec.method,
+        )
 
     def _plan(self, height_px: int, width_px: int) -> TilePlan:
         spec = self._session.contract.input
@@ -275,7 +341,7 @@ class Segmenter:
         for start in range(0, len(plan), self._max_batch_tiles):
             tiles = extract(pixels, plan, start, start + self._max_batch_tiles)
             clock.lap("tiling")
-            tile_maps = self._session.run(tiles)
+            tile_maps = run_augmented(self._session.run, tiles, self._augmentation)
             clock.lap("inference")
             paste(maps, tile_maps, plan, start)
             clock.lap("tiling")

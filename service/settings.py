@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     """Execution provider; `cuda` refuses to start where no GPU answers, `auto` takes the best."""
     threads: int = Field(default=0, ge=0, le=512)
     """Threads of one inference; 0 takes the processors that this process may use."""
+    test_time_augmentation: Literal["none", "flips4", "dihedral8"] = "none"
+    """Turned and mirrored copies of each tile whose maps are averaged: a little more accurate, for
+    four (`flips4`) or eight (`dihedral8`) times the computing of every request."""
 
     # --- what it accepts ---
     max_body_bytes: int = Field(default=64 * 1024 * 1024, ge=1024)

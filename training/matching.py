@@ -220,10 +220,23 @@ def count_instances(
     Raises:
         ValueError: Shapes differ, a label is negative or the threshold is out of range.
     """
-    _check_shapes(truth, predicted)
+    return count_instances_of(overlap_table(truth, predicted), iou_threshold=iou_threshold)
+
+
+def count_instances_of(
+    overlap_px: NDArray[np.int64], *, iou_threshold: float = 0.5
+) -> InstanceCounts:
+    """Match nuclei whose overlaps are known; see `count_instances`.
+
+    Args:
+        overlap_px: As `overlap_table` returns it.
+        iou_threshold: At least 0.5, below 1.
+
+    Raises:
+        ValueError: The threshold is out of range.
+    """
     if not 0.5 <= iou_threshold < 1:
         raise ValueError(f"iou_threshold must be in [0.5, 1), not {iou_threshold}")
-    overlap_px = _overlap_table(truth, predicted)
     truth_area_px = overlap_px.sum(axis=1)[1:]
     predicted_area_px = overlap_px.sum(axis=0)[1:]
     shared_px = overlap_px[1:, 1:]
@@ -299,18 +312,21 @@ def compare_counts(truth: Sequence[int], predicted: Sequence[int]) -> CountAgree
     )
 
 
-def _check_shapes(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> None:
-    if truth.ndim != 2 or truth.shape != predicted.shape:
-        raise ValueError(
-            f"needs two images of one shape (H, W), not {truth.shape} and {predicted.shape}"
-        )
+def overlap_table(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Count the pixels shared by each label of `truth` (rows) and of `predicted` (columns).
 
+    Args:
+        truth: Labels (H, W), integers, 0 background.
+        predicted: Labels of the same shape.
 
-def _overlap_table(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Pixels shared by each label of `truth` (rows) and of `predicted` (columns).
+    Returns:
+        Shape (truths + 1, predictions + 1), in the order of the labels. Row 0 and column 0 are
+        what lies in the other one's background; their common cell stays 0.
 
-    Row 0 and column 0 are what lies in the other one's background; their common cell stays 0.
+    Raises:
+        ValueError: Shapes differ, or a label is negative.
     """
+    _check_shapes(truth, predicted)
     # Background shared by both is most of an image, and nobody asks for it.
     annotated = np.flatnonzero(np.logical_or(truth, predicted))
     truth_index, truth_labels = _consecutive(truth.ravel()[annotated])
@@ -319,6 +335,13 @@ def _overlap_table(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -
         truth_index * predicted_labels + predicted_index, minlength=truth_labels * predicted_labels
     )
     return pairs.reshape(truth_labels, predicted_labels).astype(np.int64)
+
+
+def _check_shapes(truth: NDArray[np.generic], predicted: NDArray[np.generic]) -> None:
+    if truth.ndim != 2 or truth.shape != predicted.shape:
+        raise ValueError(
+            f"needs two images of one shape (H, W), not {truth.shape} and {predicted.shape}"
+        )
 
 
 def _consecutive(labels: ArrayLike) -> tuple[NDArray[np.int64], int]:

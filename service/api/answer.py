@@ -169,6 +169,11 @@ def result_document(
         "research_use_only": RESEARCH_USE_ONLY,
         "created_utc": result.created_utc,
         "count": segmentation.count,
+        "count_interval": (
+            None
+            if segmentation.count_interval is None
+            else dataclasses.asdict(segmentation.count_interval)
+        ),
         "density_per_mm2": segmentation.density_per_mm2,
         "foreground_fraction": segmentation.foreground_fraction,
         "mean_area_px": segmentation.mean_area_px,
@@ -194,6 +199,8 @@ def result_document(
             "threshold": segmentation.options.probability_threshold,
             "seed_threshold": segmentation.options.seed_threshold,
             "min_area_px": segmentation.options.min_area_px,
+            "min_mean_probability": segmentation.options.min_mean_probability,
+            "test_time_augmentation": segmentation.options.test_time_augmentation,
             "mask": mask,
             "mask_encoding": mask_encoding,
             "include": sorted(set(include), reverse=True),
@@ -226,7 +233,8 @@ def to_json(document: dict[str, Any]) -> bytes:
 def png_headers(result: Result) -> dict[str, str]:
     """Return the headers that carry the figures of a PNG answer."""
     model = result.segmentation.model
-    return {
+    interval = result.segmentation.count_interval
+    headers = {
         "X-Karyon-Id": result.id,
         "X-Karyon-Count": str(result.segmentation.count),
         "X-Karyon-Model": f"{model.contract.name}:{model.contract.version}",
@@ -235,6 +243,11 @@ def png_headers(result: Result) -> dict[str, str]:
         "X-Karyon-Status": "preliminary",
         "X-Karyon-Review-Recommended": str(result.segmentation.review_recommended).lower(),
     }
+    if interval is not None:
+        headers["X-Karyon-Count-Interval"] = (
+            f"{interval.lower}-{interval.upper}; level={interval.level:g}"
+        )
+    return headers
 
 
 def represent(

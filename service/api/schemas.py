@@ -68,6 +68,10 @@ class UsedParameters(_Answer):
     """Height of a nucleus's seed in the distance map."""
     min_area_px: float = Field(ge=0.0, examples=[80.0])
     """Least area of a nucleus, in the image's pixels."""
+    min_mean_probability: float = Fraction
+    """Least mean probability of a nucleus; fainter ones are dropped. The model's own."""
+    test_time_augmentation: Literal["none", "flips4", "dihedral8"]
+    """Turned and mirrored copies whose maps were averaged; a setting of the service."""
     mask: Literal["binary", "labels", "overlay", "probability"]
     """Kind of mask."""
     mask_encoding: Literal["png", "rle"]
@@ -144,6 +148,19 @@ class LabelsRunLengthMask(_Answer):
     """One entry a nucleus, in the order of their numbers."""
 
 
+class CountIntervalAnswer(_Answer):
+    """Where the count of a careful annotator is expected (docs/what-the-numbers-mean.md)."""
+
+    lower: int = Field(ge=0, examples=[110])
+    """Least nuclei."""
+    upper: int = Field(ge=0, examples=[146])
+    """Most nuclei."""
+    level: float = Field(gt=0.0, lt=1.0, examples=[0.9])
+    """Share of images, like those calibrated on, whose annotated count lies within."""
+    method: str = Field(examples=["split conformal by patient, 37 images of 8 patients"])
+    """How it was found."""
+
+
 class SegmentationAnswer(_Answer):
     """The result of `POST /segment`."""
 
@@ -157,6 +174,11 @@ class SegmentationAnswer(_Answer):
     """When the result was made."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
+    # The default is for the OpenAPI document alone, from which FastAPI drops every null.
+    count_interval: CountIntervalAnswer | None = None
+    """Interval of the count; null where the model states none, or where the caller changed a
+    threshold, the image was resampled or the service averages other copies than the model was
+    calibrated with: what it was measured under is then not in force."""
     density_per_mm2: float | None = Field(examples=[7507.3])
     """Nuclei a square millimetre of image; null where mpp is assumed."""
     foreground_fraction: float = Fraction

@@ -68,6 +68,10 @@ _SUCCESS: dict[str, Any] = {
             "schema": {"type": "integer", "minimum": 0},
             "example": SEGMENTATION_EXAMPLE["count"],
         },
+        "X-Karyon-Count-Interval": _text_header(
+            "`lower-upper; level=...` of the count; absent where `count_interval` would be null.",
+            "110-146; level=0.9",
+        ),
         "X-Karyon-Model": _text_header("Model as name:version.", "mobilenetv2_unet:1.0.0"),
         "X-Karyon-Model-Digest": _text_header(
             "SHA-256 of the model file.", SEGMENTATION_EXAMPLE["model"]["digest"]

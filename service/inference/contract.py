@@ -111,23 +111,36 @@ class SeparationSpec(_Spec):
     """Least value of the distance map inside a seed; unused by one-channel models."""
     min_area_um2: float = Field(ge=0.0, le=10_000.0)
     """Least area of a nucleus in square micrometres."""
+    min_mean_probability: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Least mean probability of a nucleus: a low threshold outlines nuclei well and finds false
+    ones too, and these are faint throughout."""
 
 
 class CountIntervalSpec(_Spec):
-    """Prediction interval of the true count, as ratios to the predicted one."""
+    """Prediction interval of the annotated count, from the predicted one.
+
+    It reaches from `lower_ratio * count - allowance` to `upper_ratio * count + allowance`.
+    """
 
     level: float = Field(gt=0.0, lt=1.0)
     """Nominal coverage, for example 0.9."""
     lower_ratio: float = Field(ge=0.0)
-    """Lower end divided by the predicted count."""
+    """Lower end divided by the predicted count, before the allowance."""
     upper_ratio: float = Field(ge=0.0)
-    """Upper end divided by the predicted count."""
+    """Upper end divided by the predicted count, before the allowance."""
+    allowance: float = Field(default=0.0, ge=0.0)
+    """Nuclei by which both ends move outward besides: ratios alone give an image in which nothing
+    is found no interval at all."""
     method: Text
-    """How the ratios were found."""
+    """How these numbers were found."""
     images: int = Field(ge=1)
     """Images calibrated on."""
     patients: int = Field(ge=1)
     """Patients those images come from."""
+    test_time_augmentation: Literal["none", "flips4", "dihedral8"] = "none"
+    """The copies that were averaged when it was calibrated; it holds for no others."""
+    coverage: float | None = Field(default=None, ge=0.0, le=1.0)
+    """Share of images covered when each patient in turn was left out of the calibration."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

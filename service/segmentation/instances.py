@@ -44,6 +44,7 @@ def separate(
     probability_threshold: float,
     seed_threshold: float,
     min_area_px: float,
+    min_mean_probability: float = 0.0,
 ) -> NDArray[np.int32]:
     """Separate nuclei.
 
@@ -55,6 +56,7 @@ def separate(
         seed_threshold: Least value of the smoothed distance map in a seed, 0..1; unused with one
             channel.
         min_area_px: Nuclei of fewer pixels are dropped.
+        min_mean_probability: Nuclei of less mean probability are dropped, 0..1.
 
     Returns:
         Labels, shape (H, W), int32: 0 background, 1..n nuclei without gaps, each without holes.
@@ -79,6 +81,8 @@ def separate(
     framed = _grow(foreground, seeds, first)
     _fill_framed(framed)
     before, after = _renumber(framed, min_area_px)
+    if min_mean_probability > 0:
+        after = _drop_doubtful(framed, framed_maps, after, min_mean_probability)
     if after < before:
         # A dropped speck may have lain within another nucleus, and left a hole.
         _fill_framed(framed)
@@ -226,6 +230,21 @@ def _renumber(labels: NDArray[np.int32], min_area_px: float) -> tuple[int, int]:
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     flat[position] = number[label_at]
     return int(np.count_nonzero(area)), int(np.count_nonzero(kept))
+
+
+def _drop_doubtful(
+    labels: NDArray[np.int32], maps: Any, count: int, min_mean_probability: float
+) -> int:
+    """Drop nuclei of little mean probability and number the others, in place; how many are left."""
+    position = np.flatnonzero(labels != 0)
+    flat = labels.ravel()
+    label_at = flat[position]
+    probability = cv2.extractChannel(maps, 0).ravel()[position]
+    total = np.bincount(label_at, weights=probability, minlength=count + 1)
+    kept = total >= min_mean_probability * 255 * np.bincount(label_at, minlength=count + 1)
+    kept[0] = False
+    flat[position] = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[label_at]
+    return int(np.count_nonzero(kept))
 
 
 def _fill_framed(labels: NDArray[np.int32]) -> None:

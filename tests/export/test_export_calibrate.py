@@ -84,13 +84,21 @@ def test_the_choice_stands_on_a_plateau(calibration: Calibration) -> None:
 
 def test_the_figures_are_those_of_the_services_own_separation(calibration: Calibration) -> None:
     images = [draw("p1", 0), draw("p1", 4), draw("p2", 7)]
-    trial = calibration.trials[5]
+    # A filter that drops something: specks by their area, or all that is not sure throughout.
+    trial = next(
+        trial
+        for trial in calibration.trials
+        if (trial.probability_threshold, trial.min_area_um2, trial.min_mean_probability)
+        == (0.2, 2.0, 0.85)
+    )
+    assert trial.f1 < 1
     found = [
         separate(
             image.maps,
             probability_threshold=trial.probability_threshold,
             seed_threshold=trial.seed_threshold,
             min_area_px=trial.min_area_um2 / MPP**2,
+            min_mean_probability=trial.min_mean_probability,
         )
         for image in images
     ]
@@ -112,11 +120,40 @@ def test_patients_that_err_in_opposite_ways_do_not_excuse_each_other() -> None:
         CalibrationImage("a", "p1", much.maps, much_labels),
         CalibrationImage("b", "p2", few_maps, few.labels),
     ]
-    grid = {"probability_thresholds": [0.5], "seed_thresholds": [0.6], "min_areas_um2": [6.0]}
+    grid = {
+        "probability_thresholds": [0.5],
+        "seed_thresholds": [0.6],
+        "min_areas_um2": [6.0],
+        "min_mean_probabilities": [0.0],
+    }
     (trial,) = calibrate(images, mpp=MPP, **grid).trials
     assert trial.count_bias == pytest.approx(0.0)
     assert trial.group_bias == pytest.approx((6 / 6 + 6 / 12) / 2)
     assert trial.objective == pytest.approx((trial.dice + trial.f1) / 2 - trial.group_bias)
+
+
+def test_faint_false_nuclei_are_dropped_without_tightening_the_outlines() -> None:
+    """Nuclei whose rim is as faint as the middle of what is none: no one threshold has both."""
+    labels = np.zeros((128, 128), dtype=np.int32)
+    maps = np.zeros((128, 128, 2), dtype=np.uint8)
+    for number, (x, y) in enumerate([(32, 32), (96, 32), (32, 96), (96, 96)], start=1):
+        cv2.circle(labels, (x, y), 12, number, -1)
+        for channel in range(2):
+            plane = np.ascontiguousarray(maps[..., channel])
+            cv2.circle(plane, (x, y), 12, 140, -1)
+            cv2.circle(plane, (x, y), 10, 255, -1)
+            maps[..., channel] = plane
+    for x, y in [(64, 32), (32, 64), (96, 64), (64, 96)]:
+        faint = np.ascontiguousarray(maps[..., 0])
+        cv2.circle(faint, (x, y), 9, 150, -1)
+        maps[..., 0] = faint
+    image = CalibrationImage("a", "p1", maps, labels)
+    chosen = calibrate([image], mpp=MPP).chosen
+    assert chosen.probability_threshold < 140 / 255
+    assert chosen.min_mean_probability > 150 / 255
+    assert (chosen.dice, chosen.f1, chosen.count_bias) == (1, 1, 0)
+    alone = calibrate([image], mpp=MPP, min_mean_probabilities=[0.0]).chosen
+    assert alone.dice < 0.95
 
 
 def test_a_model_without_distance_map_has_no_seeds_to_choose() -> None:
@@ -125,14 +162,22 @@ def test_a_model_without_distance_map_has_no_seeds_to_choose() -> None:
     assert calibration.chosen.count_bias == pytest.approx(0.0)
 
 
-def test_the_table_holds_every_combination(calibration: Calibration, tmp_path: Path) -> None:
+def test_the_table_holds_the_best_combinations(calibration: Calibration, tmp_path: Path) -> None:
     calibration.write(tmp_path / "calibration.json")
     table = json.loads((tmp_path / "calibration.json").read_text())
-    assert len(table["trials"]) == 15 * 8 * 6
+    assert len(calibration.trials) == table["combinations"] == 15 * 8 * 6 * 6
+    assert len(table["trials"]) == 500
     assert table["chosen"] in table["trials"]
+    plateaus = [trial["plateau"] for trial in table["trials"]]
+    assert plateaus == sorted(plateaus, reverse=True)
     assert table["groups"] == ["p1", "p2"]
     combinations = {
-        (t["probability_threshold"], t["seed_threshold"], t["min_area_um2"])
+        (
+            t["probability_threshold"],
+            t["seed_threshold"],
+            t["min_area_um2"],
+            t["min_mean_probability"],
+        )
         for t in table["trials"]
     }
     assert len(combinations) == len(table["trials"])

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from export.__main__ import app
 from export.evaluate import (
     Evaluation,
     as_document,
@@ -21,6 +23,7 @@ from service.inference.session import ModelSession
 from service.segmenter import Segmenter, SegmentOptions
 from training.datasets import DatasetError, Sample
 from training.matching import count_instances, count_pixels
+from training.probability import count_levels
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +46,7 @@ def test_the_figures_are_those_of_what_the_service_would_answer(
         "probability_threshold": 0.5,
         "seed_threshold": 0.5,
         "min_area_px": 5.0 / 0.25**2,
+        "min_mean_probability": 0.0,
     }
 
 
@@ -60,6 +64,40 @@ def test_pooled_figures_are_ratios_of_sums(evaluation: Evaluation) -> None:
     assert pooled["aji"] <= pooled["iou"]
     # Colour alone finds half of it: a test model, but one on which mistakes show.
     assert 0.4 < pooled["dice"] < 0.95
+
+
+def test_probabilities_and_components_are_measured(
+    evaluation: Evaluation, tiny_session: ModelSession, samples: list[Sample]
+) -> None:
+    pooled = evaluation.pooled
+    components = 0
+    truths, maps = [], []
+    for sample in samples:
+        pixels, truth = sample.read()
+        segmentation = Segmenter(tiny_session).segment(pixels)
+        components += cv2.connectedComponents((segmentation.labels > 0).astype(np.uint8))[0] - 1
+        truths.append(truth.ravel() > 0)
+        maps.append(segmentation.probability.ravel())
+    assert pooled["component_count"] == components < pooled["predicted_count"]
+    assert pooled["merged_nucleus_risk"] == pytest.approx(
+        1 - components / pooled["predicted_count"]
+    )
+    assert pooled["component_bias"] == pytest.approx(components / pooled["truth_count"] - 1)
+    together = count_levels(np.concatenate(truths), np.concatenate(maps))
+    assert pooled["auc"] == together.auc
+    assert pooled["average_precision"] == together.average_precision
+    assert pooled["ece"] == together.expected_calibration_error
+    assert pooled["aji_mean"] == pytest.approx(
+        np.mean([image.instances.aji for image in evaluation.images])
+    )
+
+
+def test_intervals_hold_the_pooled_figure_and_say_what_was_drawn(evaluation: Evaluation) -> None:
+    document = as_document(evaluation)
+    drawn = document["bootstrap"]
+    assert (drawn["resampled"], drawn["units"], drawn["level"]) == ("groups", 3, 0.95)
+    for name, (lower, upper) in drawn["intervals"].items():
+        assert lower <= document["pooled"][name] <= upper
 
 
 def test_every_patient_is_measured_apart(evaluation: Evaluation) -> None:
@@ -130,6 +168,11 @@ def test_metrics_json_holds_pooled_groups_and_images(
     assert document["annotation"] == ["instances"]
     assert [image["stem"] for image in document["images"]][-1] == "tnbc_p08_2"
     assert document["pooled"]["dice"] == evaluation.pooled["dice"]
+    roc = document["curves"]["roc"]
+    assert len(roc["false_positive_rate"]) == len(roc["true_positive_rate"]) > 50
+    assert sum(document["curves"]["reliability"]["pixels"]) == 3 * 256**2 + 2 * 512**2
+    # A curve takes a line, or a file of a few figures would have a thousand.
+    assert len((tmp_path / "metrics.json").read_text().splitlines()) < 400
 
 
 def test_the_picture_shows_image_truth_and_prediction_from_worst_to_best(
@@ -157,6 +200,9 @@ def test_the_table_names_images_or_groups(
     print_table(evaluation, console)
     text = console.export_text()
     assert "tnbc_p08_2" in text
+    assert "nucls_test " in text
+    assert "95 % from" in text
+    assert "by drawing 3 groups" in " ".join(text.split())
     assert f"{evaluation.pooled['dice']:.3f}" in text
     monkeypatch.setattr("export.report.TABLE_ROWS", 2)
     print_table(evaluation, console)
@@ -188,3 +234,23 @@ def test_the_command_needs_no_tensorflow(
     assert document["split"] == "groups 08"
     assert [image["stem"] for image in document["images"]] == ["tnbc_p08_2"]
     assert (tmp_path / "out" / "predictions.png").stat().st_size > 10_000
+
+
+def test_thresholds_of_another_file_and_averaged_copies_are_in_force_and_stated(
+    tiny_session: ModelSession, test_data: Path, repository: Path, tmp_path: Path
+) -> None:
+    (other,) = sorted(repository.glob("models/mobilenetv2_unet/*/model.onnx"))[:1]
+    calibrated = ModelSession.load(other, provider="cpu").contract.separation
+    arguments = ["evaluate", str(tiny_session.path), str(test_data), "--groups", "07"]
+    options = ["--thresholds-of", str(other), "--test-time-augmentation", "flips4"]
+    result = CliRunner().invoke(app, [*arguments, *options, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "metrics.json").read_text())
+    assert document["separation"] == {
+        "probability_threshold": calibrated.probability_threshold,
+        "seed_threshold": calibrated.seed_threshold,
+        "min_area_px": calibrated.min_area_um2 / 0.25**2,
+        "min_mean_probability": calibrated.min_mean_probability,
+    }
+    assert document["test_time_augmentation"] == "flips4"
+    assert document["bootstrap"] is None

@@ -19,6 +19,7 @@ from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
 from export.release import ReleaseOrder, check_held_out, release
 from service.inference.repository import ModelRepository
+from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import DatasetError
 
@@ -26,13 +27,14 @@ COARSE_GRID = {
     "probability_thresholds": (0.3, 0.4, 0.5, 0.6),
     "seed_thresholds": (0.4, 0.7),
     "min_areas_um2": (6.0, 12.0),
+    "min_mean_probabilities": (0.0, 0.7),
 }
 COMMANDS = ("python -m training fit config.json", "python -m export model runs/tiny")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def coarse_grid() -> Iterator[None]:
-    """Sixteen combinations instead of hundreds: the gates are tested here, not the search."""
+    """Thirty-two combinations instead of hundreds: the gates are tested here, not the search."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             release_module,
@@ -153,8 +155,33 @@ def test_a_replacing_release_with_external_data_measured_beside(
         (elsewhere / kind).mkdir(parents=True)
         content = (test_data / kind / "tnbc_p07_1.png").read_bytes()
         (elsewhere / kind / "a_1.png").write_bytes(content)
-    orders = replace(order, external_dirs=(elsewhere,), description="Another one.", replace=True)
+    spec = {
+        "level": 0.9,
+        "lower_ratio": 0.8,
+        "upper_ratio": 1.2,
+        "allowance": 2.0,
+        "method": "split conformal by patient, 37 images of 8 patients",
+        "images": 37,
+        "patients": 8,
+        "test_time_augmentation": "none",
+        "coverage": 0.919,
+    }
+    intervals = tmp_path / "intervals.json"
+    intervals.write_text(json.dumps({"count_interval": spec}), encoding="utf-8")
+    orders = replace(
+        order,
+        external_dirs=(elsewhere,),
+        intervals=intervals,
+        description="Another one.",
+        replace=True,
+    )
     folder = release(orders, Console(quiet=True))
+    contract = ModelSession.load(folder / "model.onnx", provider="cpu").contract
+    assert contract.count_interval is not None
+    assert contract.count_interval.model_dump() == spec
+    card = " ".join((folder / "card.md").read_text().split())
+    assert "meant to hold for 90% of images like the 37 of 8 patients calibrated on" in card
+    assert "with each patient left out in turn it held for 92%" in card
     assert "Another one." in (folder / "card.md").read_text()
     assert (
         "| elsewhere | external, all images, not trained on | 1 |"

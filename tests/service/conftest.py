@@ -45,6 +45,7 @@ def tiny_contract_document(**changes: Any) -> dict[str, Any]:
             "probability_threshold": 0.5,
             "seed_threshold": 0.5,
             "min_area_um2": 4.0,
+            "min_mean_probability": 0.0,
         },
         "count_interval": None,
         "quality_reference": None,

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
+from service.segmentation.augmentation import TestTimeAugmentation
+from service.segmentation.intervals import CountInterval
 from service.segmenter import Segmenter, SegmentOptions
 
 Pixels = NDArray[np.uint8]
@@ -203,6 +205,8 @@ def test_threshold_is_used_and_reported(segmenter: Segmenter, he_pixels: Pixels)
         (SegmentOptions(probability_threshold=0.0), "threshold"),
         (SegmentOptions(probability_threshold=1.0), "threshold"),
         (SegmentOptions(probability_threshold=math.nan), "threshold"),
+        (SegmentOptions(seed_threshold=1.0), "seed_threshold"),
+        (SegmentOptions(min_mean_probability=1.0), "min_mean_probability"),
         (SegmentOptions(min_area_px=-1), "min_area_px"),
         (SegmentOptions(min_area_px=math.inf), "min_area_px"),
         (SegmentOptions(min_area_um2=math.nan), "min_area_um2"),
@@ -228,3 +232,80 @@ def test_enlarging_beyond_the_bound_is_refused(session: ModelSession) -> None:
 def test_other_arrays_are_refused(segmenter: Segmenter) -> None:
     with pytest.raises(ValueError, match="not \\(H, W, 3\\) uint8"):
         segmenter.segment(np.zeros((32, 32, 4), dtype=np.uint8))
+
+
+INTERVAL = {
+    "level": 0.9,
+    "lower_ratio": 0.8,
+    "upper_ratio": 1.25,
+    "allowance": 2.0,
+    "method": "drawn",
+    "images": 20,
+    "patients": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def with_interval(
+    tiny_model_factory: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> ModelSession:
+    path = tiny_model_factory(
+        tmp_path_factory.mktemp("interval") / "model.onnx", count_interval=INTERVAL
+    )
+    return ModelSession.load(path, provider="cpu", threads=1)
+
+
+def test_the_count_has_the_interval_that_the_model_states(with_interval: ModelSession) -> None:
+    pixels = draw(GRID[:40], 320, 420)
+    interval = Segmenter(with_interval).segment(pixels).count_interval
+    assert interval == CountInterval(30, 52, 0.9, "drawn")
+    # The calibrated values, said aloud, are still the calibrated values.
+    same = SegmentOptions(probability_threshold=0.5, seed_threshold=0.5, min_area_um2=4.0, mpp=0.26)
+    assert Segmenter(with_interval).segment(pixels, options=same).count_interval == interval
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        SegmentOptions(probability_threshold=0.6),
+        SegmentOptions(seed_threshold=0.6),
+        SegmentOptions(min_mean_probability=0.1),
+        SegmentOptions(min_area_um2=5.0),
+        SegmentOptions(min_area_px=65),
+        SegmentOptions(mpp=0.5),
+    ],
+)
+def test_no_interval_where_it_was_not_calibrated(
+    with_interval: ModelSession, options: SegmentOptions
+) -> None:
+    pixels = draw(GRID[:4], 64, 64)
+    assert Segmenter(with_interval).segment(pixels, options=options).count_interval is None
+
+
+def test_an_interval_holds_for_the_copies_that_it_was_calibrated_with(
+    with_interval: ModelSession, session: ModelSession
+) -> None:
+    pixels = draw(GRID[:4], 64, 64)
+    averaging = Segmenter(with_interval, test_time_augmentation="flips4").segment(pixels)
+    assert averaging.count_interval is None
+    assert averaging.options.test_time_augmentation == "flips4"
+    # And a model that states none has none.
+    assert Segmenter(session).segment(pixels).count_interval is None
+
+
+@pytest.mark.parametrize("augmentation", ["flips4", "dihedral8"])
+def test_augmented_maps_are_those_of_the_whole_image_in_any_orientation(
+    session: ModelSession, he_pixels: Pixels, augmentation: TestTimeAugmentation
+) -> None:
+    """One tile of unequal sides, one image of many: what is averaged is what is tiled."""
+    segmenter = Segmenter(session, test_time_augmentation=augmentation)
+    pixels = np.ascontiguousarray(he_pixels[:160, :224])
+    upright = segmenter.segment(pixels).probability
+    mirrored = segmenter.segment(np.ascontiguousarray(pixels[:, ::-1])).probability
+    assert np.array_equal(mirrored[:, ::-1], upright)
+    # The tiny network has no sense of direction: its maps stay what they were, but for rounding.
+    plain = Segmenter(session).segment(he_pixels)
+    averaged = segmenter.segment(he_pixels)
+    assert averaged.tiles == plain.tiles == 9
+    difference = averaged.probability.astype(int) - plain.probability
+    assert np.abs(difference).max() <= 1

@@ -184,6 +184,8 @@ def test_the_source_of_every_default_is_told(client: TestClient, he_png: bytes) 
         "threshold": 0.5,
         "seed_threshold": 0.5,
         "min_area_px": pytest.approx(4.0 / 0.0625),
+        "min_mean_probability": 0.0,
+        "test_time_augmentation": "none",
         "mask": "binary",
         "mask_encoding": "png",
         "include": [],

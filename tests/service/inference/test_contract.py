@@ -47,9 +47,12 @@ def test_valid_contract_survives_the_round_trip(contract_document: MakeDocument)
             "level": 0.9,
             "lower_ratio": 0.8,
             "upper_ratio": 1.3,
+            "allowance": 2.5,
             "method": "ratio quantiles",
             "images": 7,
             "patients": 2,
+            "test_time_augmentation": "flips4",
+            "coverage": 0.91,
         },
         quality_reference={"mean_red": 180.5},
         metrics=[{"dataset": "tnbc", "split": "07-08", "images": 7, "values": {"dice": 0.83}}],
@@ -182,6 +185,28 @@ def test_interval_the_wrong_way_round_is_refused(contract_document: MakeDocument
     }
     with pytest.raises(ModelContractError, match="lower_ratio is above upper_ratio"):
         parse(contract_document(count_interval=interval))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("allowance", -1.0), ("test_time_augmentation", "flips5"), ("coverage", 1.2)],
+)
+def test_interval_fields_are_bounded(
+    contract_document: MakeDocument, field: str, value: Any
+) -> None:
+    interval = {
+        "level": 0.9,
+        "lower_ratio": 0.8,
+        "upper_ratio": 1.3,
+        "method": "m",
+        "images": 7,
+        "patients": 2,
+    }
+    plain = parse(contract_document(count_interval=interval)).count_interval
+    assert plain is not None
+    assert (plain.allowance, plain.test_time_augmentation, plain.coverage) == (0.0, "none", None)
+    with pytest.raises(ModelContractError, match=rf"count_interval\.{field}"):
+        parse(contract_document(count_interval={**interval, field: value}))
 
 
 def test_nan_is_refused(contract_document: MakeDocument) -> None:

@@ -282,3 +282,21 @@ def test_any_map_gives_sound_labels(maps: Maps, min_area_px: float) -> None:
 def test_other_arrays_are_refused(maps: Maps) -> None:
     with pytest.raises(ValueError, match="maps of shape"):
         run(maps)
+
+
+def test_nuclei_of_little_mean_probability_are_dropped() -> None:
+    maps = np.zeros((40, 90, 2), dtype=np.uint8)
+    maps[10:20, 10:20] = 255
+    maps[10:20, 40:50, 0] = 140  # faint throughout
+    maps[10:20, 70:80, 0] = 140  # faint at the rim alone: 64 px of 255, 36 of 140
+    maps[11:19, 71:79, 0] = 255
+    common = {"probability_threshold": 0.5, "seed_threshold": 0.5, "min_area_px": 4}
+    assert separate(maps, **common).max() == 3
+    found = separate(maps, **common, min_mean_probability=0.8)
+    assert found.max() == 2
+    assert not found[:, 40:50].any()
+    # Those that stay keep all of their pixels, and numbers without gaps.
+    assert np.array_equal(np.bincount(found.ravel())[1:], [100, 100])
+    exactly = (64 * 255 + 36 * 140) / 100 / 255
+    assert separate(maps, **common, min_mean_probability=exactly - 1e-9).max() == 2
+    assert separate(maps, **common, min_mean_probability=exactly + 1e-9).max() == 1
