@@ -3,8 +3,6 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,26 +15,26 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from export.arguments import (
+    DataDir,
+    Groups,
+    ModelFile,
+    RunDir,
+)
+from export.arguments import refusals_without_traceback as _refusals_without_traceback
 from export.calibrate import calibrate as choose_thresholds
 from export.calibrate import run_network
-from export.errors import ExportRefusedError
+from export.commands import quantize, reference, report
 from export.evaluate import choose_samples, write_metrics
 from export.evaluate import evaluate as measure
 from export.intervals import calibrate_intervals, read_counts
-from export.quality_reference import (
-    choose_training_samples,
-    learn_quality_reference,
-    training_folders,
-)
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
-from service.errors import KaryonError
 from service.images.decode import ImageLimits, decode_image
 from service.inference.golden import GOLDEN_FILE, write_golden
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmenter import Segmenter, SegmentOptions
-from training.datasets import DatasetError
 from training.quiet import quiet_standard_error
 
 app = typer.Typer(
@@ -52,32 +50,6 @@ chooses thresholds, measures through the service's own code and writes the card,
 writes nothing. `python -m export evaluate MODEL.onnx DATA_DIR --out DIR` measures any model file
 on your own annotated images and needs no TensorFlow.""",
 )
-
-ModelFile = Annotated[
-    Path, typer.Argument(metavar="MODEL.onnx", exists=True, dir_okay=False, help="A model file.")
-]
-DataDir = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DATA_DIR",
-        exists=True,
-        file_okay=False,
-        help="Annotated images: `images/` with `labels/` or `masks/`, or TNBC as published.",
-    ),
-]
-Groups = Annotated[
-    str | None,
-    typer.Option(
-        help="Only these patients, comma-separated: how their names end (`07,08`), or shell "
-        "patterns (`tnbc_p0[78]`)."
-    ),
-]
-RunDir = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RUN_DIR", exists=True, file_okay=False, help="Folder of a finished training run."
-    ),
-]
 
 
 @app.command()
@@ -307,126 +279,8 @@ def intervals(
     )
 
 
-@app.command()
-def quantize(
-    model_file: ModelFile,
-    *,
-    calibration: Annotated[
-        Path,
-        typer.Option(
-            exists=True,
-            file_okay=False,
-            help="Annotated images that the model was trained on; the ranges come from them.",
-        ),
-    ],
-    calibration_groups: Annotated[
-        str | None, typer.Option(help="Only these patients of it; see --groups.")
-    ] = None,
-    validation: Annotated[
-        Path,
-        typer.Option(exists=True, file_okay=False, help="Annotated images to judge on."),
-    ],
-    groups: Groups = None,
-) -> None:
-    """Make int8 and fp16 variants, try bf16 on OpenVINO, and keep what is accurate enough."""
-    from export.quantize import QuantizeOrder  # noqa: PLC0415  loads onnxruntime's quantiser
-    from export.quantize import quantize as reduce  # noqa: PLC0415  likewise
-
-    with _refusals_without_traceback():
-        reduce(
-            QuantizeOrder(
-                model_file=model_file,
-                calibration_dir=calibration,
-                calibration_groups=calibration_groups,
-                validation_dir=validation,
-                groups=groups,
-            ),
-            Console(),
-        )
-
-
-@app.command()
-def reference(
-    model_file: ModelFile,
-    run_dir: RunDir,
-    data_root: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DATA_ROOT",
-            exists=True,
-            file_okay=False,
-            help="Where the run's training folders lie.",
-        ),
-    ],
-) -> None:
-    """Learn the quality flags' reference anew; graph, thresholds and figures stay as they are."""
-    from export.contract import read_run  # noqa: PLC0415  loads TensorFlow's tools
-    from export.onnx_file import read, restamp  # noqa: PLC0415  loads onnx
-
-    console = Console()
-    with _refusals_without_traceback():
-        run = read_run(run_dir)
-        _, contract = read(model_file)
-        if contract.training.config_sha256 != run.config_sha256:
-            raise ExportRefusedError(f"{model_file} was not made by the run {run_dir}")
-        sources = choose_training_samples(run, training_folders(run, data_root))
-        values = learn_quality_reference(
-            ModelSession.load(model_file, provider="cpu"),
-            contract.separation,
-            sources,
-            progress=lambda items: track(items, "learning", console=console, transient=True),
-        )
-        if not values:
-            raise ExportRefusedError(f"no training image of {run_dir} lies under {data_root}")
-        restamp(model_file, contract.model_copy(update={"quality_reference": values}))
-    images = sum(map(len, sources.values()))
-    console.print(f"{model_file} compares with {images} training images, by {len(values)} numbers")
-
-
-@app.command()
-def report(
-    runs_dir: Annotated[
-        Path,
-        typer.Argument(metavar="RUNS_DIR", exists=True, file_okay=False, help="Run folders."),
-    ],
-    models_dirs: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="MODELS_DIR...",
-            exists=True,
-            file_okay=False,
-            help="Folders of released models, the one with the default model first.",
-        ),
-    ],
-    *,
-    out: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("docs/results"),
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, file_okay=False, help="Validation data, for pictures of two fields."
-        ),
-    ] = None,
-    ablations: Annotated[
-        Path | None,
-        typer.Option(exists=True, dir_okay=False, help="TOML list of runs to compare."),
-    ] = None,
-    repeats: Annotated[int, typer.Option(min=0, help="Timed runs of each model.")] = 5,
-) -> None:
-    """Rebuild the results page: all models side by side, with plots and pictures."""
-    from export.results import ResultsOrder, write_results  # noqa: PLC0415  loads matplotlib
-
-    order = ResultsOrder(
-        runs_dir=runs_dir,
-        models_dirs=tuple(models_dirs),
-        out=out,
-        data=data,
-        ablations=ablations,
-        repeats=repeats,
-        command=shlex.join(["python", "-m", "export", *sys.argv[1:]]),
-    )
-    with _refusals_without_traceback():
-        written = write_results(order)
-    Console().print(f"wrote {', '.join(path.name for path in written)} into [bold]{out}[/]")
+for _command in (quantize, reference, report):
+    app.command()(_command)
 
 
 def _commands(run_dir: Path) -> tuple[str, ...]:
@@ -436,17 +290,6 @@ def _commands(run_dir: Path) -> tuple[str, ...]:
         f"python -m training fit config.json --data-root DATA_ROOT --run-dir {run}",
         shlex.join(["python", "-m", "export", *sys.argv[1:]]),
     )
-
-
-@contextmanager
-def _refusals_without_traceback() -> Iterator[None]:
-    """Show what is wrong with the input as one message, exit status 1."""
-    try:
-        yield
-    except (KaryonError, DatasetError) as error:
-        heading = "refused" if isinstance(error, ExportRefusedError) else "error"
-        Console(stderr=True).print(f"[bold red]{heading}:[/] {error}")
-        raise typer.Exit(1) from error
 
 
 def main() -> None:
