@@ -28,7 +28,7 @@ from service.api.state import Canary, ServiceState, model_key
 from service.api.work import WorkPool
 from service.engine import Engine, open_engine
 from service.errors import KaryonError, ModelContractError
-from service.inference.lanes import plan_lanes
+from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.middleware import (
     AccessLogMiddleware,
@@ -116,7 +116,7 @@ def open_service(
             session.contract.name, session.contract.version, session.digest, session.provider
         )
     pool = WorkPool(
-        workers=settings.workers,
+        workers=plan_workers(settings.workers),
         max_waiting=settings.max_waiting,
         observer=metrics,
         max_queued_tiles=settings.max_queued_tiles,

@@ -68,8 +68,9 @@ class Settings(BaseSettings):
     """Seconds a client may take to send a body; over it 408. A slow sender holds a queue place."""
 
     # --- how much at once ---
-    workers: int = Field(default=2, ge=1, le=256)
-    """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory. 0 takes
+    one for each processor, at least 2 and at most 8."""
     max_waiting: int = Field(default=32, ge=0, le=100_000)
     """Most requests that wait (or upload) while all workers are busy; one more gets 503."""
     max_queued_tiles: int = Field(default=1024, ge=1)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from service.inference.batcher import GPU_PROVIDERS
 from service.inference.processors import usable_processors
 
+_LEAST_WORKERS, _MOST_WORKERS = 2, 8
+
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
@@ -36,6 +38,20 @@ def plan_lanes(concurrency: int, threads: int, processors: int | None = None) ->
     available = usable_processors() if processors is None else processors
     lanes = concurrency or 1
     return LanePlan(lanes, threads or max(1, available // lanes))
+
+
+def plan_workers(workers: int, processors: int | None = None) -> int:
+    """Fill in how many images are decoded, separated and encoded at once.
+
+    Two at least, so that one image is separated while the model runs on another; no more than feed
+    a fast GPU, since each holds the memory of its image.
+
+    Args:
+        workers: The setting; 0 chooses.
+        processors: Processors of this process; default what affinity and the container leave.
+    """
+    available = usable_processors() if processors is None else processors
+    return workers or min(_MOST_WORKERS, max(_LEAST_WORKERS, available))
 
 
 def batch_tiles_for(provider: str, max_batch_tiles: int) -> int:

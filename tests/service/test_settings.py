@@ -40,7 +40,7 @@ def test_a_misspelt_variable_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("port", 70000), ("workers", 0), ("provider", "tpu"), ("threads", -1)]
+    ("name", "value"), [("port", 70000), ("workers", -1), ("provider", "tpu"), ("threads", -1)]
 )
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):

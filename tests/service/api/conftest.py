@@ -21,6 +21,7 @@ def api_settings(tiny_models_dir: Path) -> Settings:
         threads=1,
         max_body_bytes=3_500_000,
         max_pixels=1_000_000,
+        workers=2,
         max_waiting=4,
         upload_timeout_s=5.0,
     )
