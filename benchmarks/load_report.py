@@ -9,7 +9,6 @@ machine: the tail would be its tail.
 
 import argparse
 import csv
-import json
 import subprocess
 import sys
 import threading
@@ -18,7 +17,13 @@ from pathlib import Path
 
 from benchmarks.http_overhead import running_service
 from benchmarks.machine import background_load, facts_sentence, is_contended, machine_facts
-from benchmarks.publish import PERFORMANCE_PAGE, REPOSITORY, markdown_table, replace_section
+from benchmarks.publish import (
+    PERFORMANCE_PAGE,
+    REPOSITORY,
+    markdown_table,
+    replace_section,
+    write_figures,
+)
 from service.inference.repository import embedded_models_dir
 
 LOCUSTFILE = REPOSITORY / "tests" / "load" / "locustfile.py"
@@ -193,7 +198,7 @@ def main() -> int:
         samples.unlink()
         print(rows[-1], flush=True)
     document = {"machine": facts, "seconds": arguments.seconds, "rows": [asdict(r) for r in rows]}
-    (folder / "load.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_figures(folder / "load.json", document)
     plot(rows, folder / "load.png")
     text = table(rows)
     print(text)

@@ -1,7 +1,10 @@
 """Puts a table into docs/performance.md, between the marks that carry its name."""
 
+import json
+import math
 import re
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PERFORMANCE_PAGE = REPOSITORY / "docs" / "performance.md"
@@ -32,3 +35,16 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table; each row has as many cells as the header."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_figures(path: Path, document: dict[str, Any]) -> None:
+    """Write raw figures as JSON; what could not be measured (NaN) becomes null."""
+    path.write_text(json.dumps(_without_nan(document), indent=1) + "\n", encoding="utf-8")
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

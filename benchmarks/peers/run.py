@@ -28,7 +28,13 @@ from benchmarks.machine import background_load, facts_sentence, is_contended, ma
 from benchmarks.peers.environments import PeerInstallError, make_environment
 from benchmarks.peers.processes import Server, free_port, memory_mb, running
 from benchmarks.peers.table import KERAS_PEER, PEERS, Peer, raw
-from benchmarks.publish import PERFORMANCE_PAGE, REPOSITORY, markdown_table, replace_section
+from benchmarks.publish import (
+    PERFORMANCE_PAGE,
+    REPOSITORY,
+    markdown_table,
+    replace_section,
+    write_figures,
+)
 from service.inference.processors import usable_processors
 from service.inference.repository import embedded_models_dir
 from service.settings import Settings
@@ -298,7 +304,7 @@ def main() -> int:
     folder: Path = PUBLISHED if options.publish else options.out
     folder.mkdir(parents=True, exist_ok=True)
     document = {"machine": facts, "windows": [asdict(row) for row in windows], "failed": failed}
-    (folder / "peers.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_figures(folder / "peers.json", document)
     plot(windows, folder / "peers.png")
     text = table(windows, options.concurrency)
     print(text)

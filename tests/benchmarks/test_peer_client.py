@@ -10,7 +10,7 @@ from benchmarks.load_report import read_row
 from benchmarks.peers.client import Tally, measure
 from benchmarks.peers.run import Window, best, counted, request_bytes, table
 from benchmarks.peers.table import KERAS_PEER, PEERS, protocol_v2
-from benchmarks.publish import markdown_table, replace_section
+from benchmarks.publish import markdown_table, replace_section, write_figures
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n" + b'{"count":3}'
 CHUNKED = (
@@ -91,6 +91,12 @@ def test_a_section_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     assert page.read_text(encoding="utf-8") == expected
     with pytest.raises(ValueError, match="0 sections named peers"):
         replace_section(page, "peers", "new")
+
+
+def test_what_was_not_measured_is_null(tmp_path: Path) -> None:
+    write_figures(tmp_path / "x.json", {"rows": [{"p99_ms": float("nan"), "errors": 0}]})
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"rows": [{"p99_ms": None, "errors": 0}]}
 
 
 @pytest.mark.parametrize("name", ["load", "peers"])
