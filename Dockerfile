@@ -32,9 +32,10 @@ RUN groupadd --gid 10001 karyon \
 COPY --from=build /opt/karyon /opt/karyon
 COPY --from=build /app /app
 WORKDIR /app
-# Open to the container's network: the port mapping decides who reaches it. A service that asks for a
-# login takes KARYON_ALLOW_ANONYMOUS beside this address, or credentials, before it starts.
+# Open to the container's network, so it starts only with KARYON_AUTH=required, or with
+# KARYON_ALLOW_ANONYMOUS=true where the port mapping or a proxy decides who reaches it.
 ENV KARYON_HOST=0.0.0.0 \
+    KARYON_DATA_DIR=/var/lib/karyon \
     KARYON_LOG_FORMAT=json \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
