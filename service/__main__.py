@@ -1,4 +1,4 @@
-"""The command line: `python -m service [serve]`, `segment IMAGE...`, `keys`, `audit`, `openapi`."""
+"""The command line: `python -m service [serve]`, `segment`, `verify`, `keys`, `audit`, ..."""
 
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ from service.errors import KaryonError
 from service.files import check_results, check_stems, segment_file
 from service.images.decode import ImageLimits
 from service.inference.repository import ModelRepository, embedded_models_dir
+from service.provenance_commands import replay, verify
 from service.segmenter import Segmenter
 from service.server import run_server
 from service.settings import Settings, load_settings
@@ -203,6 +204,8 @@ def segment(
 
 
 add_commands(app)
+app.command()(verify)
+app.command()(replay)
 
 
 @app.command()

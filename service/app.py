@@ -32,9 +32,11 @@ from service.api import (
     review,
     schemas,
     segment,
+    signing_keys,
 )
 from service.api.auth import check_guards
 from service.api.documentation import document_guards
+from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
@@ -49,6 +51,7 @@ from service.middleware import (
     ErrorBoundaryMiddleware,
     RequestIdMiddleware,
 )
+from service.provenance.keys import open_keyring
 from service.records.database import Database
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
@@ -59,9 +62,9 @@ from service.telemetry import Metrics
 
 DESCRIPTION = f"""Segments and counts nuclei in H&E histology.
 
-Send an image to `POST /segment`; `Accept` chooses between JSON and a PNG mask. Coordinates are
-`(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457 problem documents whose
-types are explained under `/problems`.
+Send an image to `POST /segment`; `Accept` or `format` chooses JSON, a PNG mask, GeoJSON, CSV, COCO,
+FHIR or HL7. Coordinates are `(x, y)` pixels of the image sent, origin top-left. Errors are RFC 9457
+problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
@@ -69,6 +72,7 @@ _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
     {"name": "results", "description": "What was recorded, and the audit trail."},
+    {"name": "provenance", "description": "How results are verified."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -106,6 +110,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
+    keyring = open_keyring(settings.data_dir, settings.signing_key)
     repository = ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
@@ -149,6 +154,7 @@ def open_service(settings: Settings, metrics: Metrics) -> ServiceState:
         segmenters,
         pool,
         tuple(canaries),
+        keyring,
         recorder=recorder,
         idempotency_keys=keys,
         tokens=tokens,
@@ -218,6 +224,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
+    # FastAPI drops the null members of examples.
+    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -312,6 +321,7 @@ def create_app(settings: Settings) -> FastAPI:
         results.router,
         review.router,
         audit.router,
+        signing_keys.router,
         health.router,
         problem_types.router,
         pages.router,

@@ -29,6 +29,10 @@ class InvalidParameterError(KaryonError):
         self.place = place
 
 
+class PatientDataError(InvalidParameterError):
+    """A field would identify a patient; its value was not looked at."""
+
+
 class UnreadableImageError(KaryonError):
     """The bytes are empty, truncated, or no image of a kind that is read here."""
 
@@ -122,6 +126,10 @@ class ModelContractError(KaryonError):
 
 class ProviderError(KaryonError):
     """The execution provider that was asked for is not there, or does not really run."""
+
+
+class SigningKeyError(KaryonError):
+    """The key that signs results, or a public key, cannot be read, made or trusted."""
 
 
 class OverloadedError(KaryonError):

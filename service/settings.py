@@ -14,6 +14,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
+
 ENVIRONMENT_PREFIX = "KARYON_"
 
 
@@ -87,11 +89,11 @@ class Settings(BaseSettings):
     oidc_scope_claim: str = "scope"
     """Claim of a token that holds the scopes, as a list or separated by blanks."""
 
-    # --- what it keeps ---
+    # --- what it keeps, and signs with ---
     records: bool = True
     """Whether results are recorded and audited; off, there are no /results and no /audit."""
     data_dir: Path = Path("karyon-data")
-    """Folder of the SQLite file, relative to where the service starts; made where missing."""
+    """Folder of the SQLite file and the signing key; made where missing, and must be writable."""
     database_url: SecretStr | None = None
     """Instead of that file: `postgresql://user:password@host/name`, or `sqlite:///path`."""
     migrate: bool = True
@@ -107,6 +109,16 @@ class Settings(BaseSettings):
     """Seconds that an Idempotency-Key and its answer are kept."""
     idempotency_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
+    signing_key: Path | None = None
+    """Ed25519 private key (PEM, PKCS #8) that signs results; unset makes one in `data_dir`."""
+
+    # --- what laboratory messages say ---
+    result_codes: ReportCodes = ReportCodes()
+    """Codes of FHIR and HL7 results, a JSON object; what is not named keeps its local code."""
+    identifier_systems: IdentifierSystems = IdentifierSystems()
+    """Namespaces of accession, specimen and order in FHIR, a JSON object of URIs."""
+    hl7_parties: Hl7Parties = Hl7Parties()
+    """Sender, receiver and processing id of HL7 messages, a JSON object."""
 
     # --- what it tells ---
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -124,6 +136,11 @@ class Settings(BaseSettings):
         if self.oidc_issuer is not None and self.auth == "off":
             raise ValueError("oidc_issuer is of no effect with auth=off; set auth=required")
         return self
+
+    @property
+    def reporting(self) -> Reporting:
+        """All that laboratory messages are built with."""
+        return Reporting(self.result_codes, self.identifier_systems, self.hl7_parties)
 
 
 def load_settings(

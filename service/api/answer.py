@@ -16,15 +16,19 @@ from typing import Any
 
 import orjson
 
-from service.api.negotiation import PNG
+from service import __version__
+from service.api.identity import ResultIdentity
 from service.api.parameters import MaskEncoding, MaskKind, Part, SegmentParameters
 from service.api.schemas import RESEARCH_USE_ONLY
 from service.images.decode import DecodedImage, ImageLimits, decode_image
+from service.outputs.digests import digest_labels, digest_pixels
 from service.outputs.overlay import encode_overlay
 from service.outputs.png import encode_binary, encode_labels, encode_probability
 from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
 from service.segmenter import Segmentation, Segmenter
+
+SOFTWARE_NAME = "karyon"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,10 @@ class Result:
         id: Identifier, new for each result.
         created_utc: ISO 8601 time.
         sha256: Of the image file's bytes, hexadecimal.
+        pixel_sha256: Of the decoded pixels (`service.outputs.digests`).
+        labels_sha256: Of the labels, likewise.
         upload_bytes: Size of the image file.
+        identity: The laboratory's identifiers.
         image: The decoded image.
         segmentation: What was found in it.
         start_s: `time.perf_counter()` when work on it began.
@@ -45,7 +52,10 @@ class Result:
     id: str
     created_utc: str
     sha256: str
+    pixel_sha256: str
+    labels_sha256: str
     upload_bytes: int
+    identity: ResultIdentity
     image: DecodedImage
     segmentation: Segmentation
     start_s: float
@@ -79,7 +89,10 @@ def make_result(
         id=uuid.uuid4().hex,
         created_utc=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         sha256=hashlib.sha256(data).hexdigest(),
+        pixel_sha256=digest_pixels(image.pixels),
+        labels_sha256=digest_labels(segmentation.labels),
         upload_bytes=len(data),
+        identity=parameters.identity,
         image=image,
         segmentation=segmentation,
         start_s=start_s,
@@ -119,7 +132,8 @@ def _mask_document(result: Result, kind: MaskKind, encoding: MaskEncoding) -> di
     return {"kind": kind, "encoding": encoding, "nuclei": nuclei}
 
 
-def _known_mpp(segmentation: Segmentation) -> float | None:
+def known_mpp(segmentation: Segmentation) -> float | None:
+    """Return micrometres a pixel where somebody said so, None where they are assumed."""
     return None if segmentation.mpp_source == "assumed_native" else segmentation.mpp
 
 
@@ -162,12 +176,13 @@ def result_document(
     segmentation, image = result.segmentation, result.image
     model = segmentation.model
     height_px, width_px = image.pixels.shape[:2]
-    mpp = _known_mpp(segmentation)
+    mpp = known_mpp(segmentation)
     document: dict[str, Any] = {
         "id": result.id,
         "status": "preliminary",
         "research_use_only": RESEARCH_USE_ONLY,
         "created_utc": result.created_utc,
+        "identity": dataclasses.asdict(result.identity),
         "count": segmentation.count,
         "density_per_mm2": segmentation.density_per_mm2,
         "foreground_fraction": segmentation.foreground_fraction,
@@ -181,13 +196,16 @@ def result_document(
             "digest": model.digest,
         },
         "provider": model.provider,
+        "software": {"name": SOFTWARE_NAME, "version": __version__},
         "image": {
             "width": width_px,
             "height": height_px,
             "format": image.format,
             "sha256": result.sha256,
+            "pixel_sha256": result.pixel_sha256,
             "mpp": segmentation.mpp,
             "mpp_source": segmentation.mpp_source,
+            "mpp_tag": image.mpp_source if segmentation.mpp_source == "image" else None,
             "notes": list(image.notes),
         },
         "parameters": {
@@ -224,9 +242,15 @@ def to_json(document: dict[str, Any]) -> bytes:
 
 
 def png_headers(result: Result) -> dict[str, str]:
-    """Return the headers that carry the figures of a PNG answer."""
+    """Return the headers that carry the figures of an answer that is not our own JSON."""
     model = result.segmentation.model
+    identity = {
+        "X-Karyon-Accession": result.identity.accession,
+        "X-Karyon-Specimen-Id": result.identity.specimen_id,
+        "X-Karyon-Order-Id": result.identity.order_id,
+    }
     return {
+        **{name: value for name, value in identity.items() if value is not None},
         "X-Karyon-Id": result.id,
         "X-Karyon-Count": str(result.segmentation.count),
         "X-Karyon-Model": f"{model.contract.name}:{model.contract.version}",
@@ -235,21 +259,3 @@ def png_headers(result: Result) -> dict[str, str]:
         "X-Karyon-Status": "preliminary",
         "X-Karyon-Review-Recommended": str(result.segmentation.review_recommended).lower(),
     }
-
-
-def represent(
-    result: Result, media_type: str, parameters: SegmentParameters
-) -> tuple[bytes, dict[str, str]]:
-    """Return body and extra headers of an answer in the negotiated representation."""
-    if media_type == PNG:
-        start_s = time.perf_counter()
-        body = mask_png(result, parameters.mask)
-        result.timings_ms["encoding"] = _elapsed_ms(start_s)
-        return body, png_headers(result)
-    document = result_document(
-        result,
-        mask=parameters.mask,
-        mask_encoding=parameters.mask_encoding,
-        include=parameters.include,
-    )
-    return to_json(document), {}

@@ -38,6 +38,7 @@ PUBLIC_PATHS: Final = frozenset(
         "/",
         "/docs",
         "/openapi.json",
+        "/.well-known/karyon-keys.json",
         "/health/live",
         "/health/ready",
         "/health/startup",
@@ -45,7 +46,7 @@ PUBLIC_PATHS: Final = frozenset(
         "/problems/{name}",
     }
 )
-"""Paths that need no credential: probes carry none, and the rest is documentation."""
+"""Paths that need no credential: probes have none; the rest is documentation and public keys."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,28 @@
 """Which representation the client accepts (RFC 9110, section 12.5.1)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 from service.errors import NotAcceptableError
 
 JSON = "application/json"
 PNG = "image/png"
-OFFERED = (JSON, PNG)
-"""What `POST /segment` can answer; the first is the default and wins ties."""
+GEOJSON = "application/geo+json"
+CSV = "text/csv"
+FHIR = "application/fhir+json"
+HL7 = "application/hl7-v2"
+HL7_ER7 = "x-application/hl7-v2+er7"  # what HAPI's HL7 over HTTP and NIST's tools ask for
+COCO = "application/vnd.karyon.coco+json"
+OFFERED = (JSON, PNG, GEOJSON, CSV, FHIR, HL7, HL7_ER7, COCO)
+"""What `POST /segment` can answer; the first is the default, the earlier wins ties."""
+
+Format = Literal["json", "png", "geojson", "csv", "fhir", "hl7", "coco"]
+"""Short names of the same, for clients that cannot set Accept."""
+MEDIA_TYPE_OF: Final[Mapping[Format, str]] = {
+    "json": JSON, "png": PNG, "geojson": GEOJSON, "csv": CSV, "fhir": FHIR, "hl7": HL7,
+    "coco": COCO,
+}  # fmt: skip
 
 _NAME = r"[A-Za-z0-9!#$%&'*+.^_`|~-]+"
 _MEDIA_RANGE = re.compile(rf"({_NAME})/({_NAME})")
@@ -71,6 +85,6 @@ def choose_representation(accept: str | None, offered: Sequence[str] = OFFERED) 
             best, best_quality = media_type, quality
     if best is None:
         raise NotAcceptableError(
-            f"The answer can be {' or '.join(offered)}; Accept allows neither."
+            f"The answer can be {' or '.join(offered)}; Accept allows none of them."
         )
     return best

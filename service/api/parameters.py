@@ -1,12 +1,16 @@
 """The query parameters of `POST /segment`: parsed, bounded, closed."""
 
 from collections import Counter
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
 
-from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from fastapi import Depends, Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import Request
 
+from service.api.identity import Identifier, ResultIdentity, refuse_patients
+from service.api.negotiation import Format
+from service.api.upload import InvalidFormFieldError
 from service.errors import InvalidParameterError
 from service.segmenter import SegmentOptions
 
@@ -53,6 +57,16 @@ class SegmentParameters(BaseModel):
     mask_encoding: MaskEncoding = "png"
     """Encoding of the mask within JSON: `png` in base64, or `rle` (COCO run lengths) for `binary`
     and `labels`."""
+    format: Format | None = None
+    """Representation of the answer; wins over Accept. `geojson` is for QuPath, `csv` a table of
+    the nuclei, `fhir` an R4 Bundle, `hl7` a version 2.5.1 ORU^R01 message, `coco` a data set."""
+    accession: Annotated[Identifier | None, Field(examples=["S26-1234"])] = None
+    """Accession number, echoed in every representation; at most 64 letters, digits and `._:/-`,
+    one digit at least. Also a form field."""
+    specimen_id: Annotated[Identifier | None, Field(examples=["S26-1234-A1"])] = None
+    """Identifier of the specimen or slide, likewise."""
+    order_id: Annotated[Identifier | None, Field(examples=["ORD-778812"])] = None
+    """Placer order number that the result answers, likewise."""
 
     def check(self) -> None:
         """Refuse parameters that contradict each other.
@@ -71,6 +85,32 @@ class SegmentParameters(BaseModel):
                 parameter="mask_encoding",
             )
 
+    @property
+    def identity(self) -> ResultIdentity:
+        """The laboratory's identifiers."""
+        return ResultIdentity(self.accession, self.specimen_id, self.order_id)
+
+    def with_form_fields(self, fields: Mapping[str, str]) -> Self:
+        """Return the parameters with the identifiers of a form.
+
+        Raises:
+            InvalidFormFieldError: One is malformed, or stands in the query too.
+        """
+        if not fields:
+            return self
+        for name in fields:
+            if getattr(self, name) is not None:
+                raise InvalidFormFieldError(
+                    f"{name} is given in the query and in the form; give it once.", parameter=name
+                )
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        try:
+            return type(self).model_validate({**given, **fields})
+        except ValidationError as error:
+            detail = error.errors()[0]
+            name = str(detail["loc"][0])
+            raise InvalidFormFieldError(f"{name}: {detail['msg']}", parameter=name) from None
+
     def segment_options(self) -> SegmentOptions:
         """Return the part of the parameters that the segmenter takes."""
         return SegmentOptions(
@@ -81,8 +121,19 @@ class SegmentParameters(BaseModel):
         )
 
 
+async def refuse_patient_parameters(request: Request) -> None:
+    """Refuse patient data in the query before anything else is said about it.
+
+    Raises:
+        PatientDataError: A parameter would identify a patient.
+    """
+    refuse_patients(request.query_params)
+
+
 async def get_segment_parameters(
-    request: Request, parameters: Annotated[SegmentParameters, Query()]
+    request: Request,
+    parameters: Annotated[SegmentParameters, Query()],
+    _: Annotated[None, Depends(refuse_patient_parameters)],
 ) -> SegmentParameters:
     """Check what one parameter alone does not show, before the body is read.
 

@@ -129,7 +129,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "not-acceptable",
         406,
         "No acceptable representation",
-        "Accept application/json or image/png.",
+        "Accept application/json, or another representation that the detail names.",
         (errors.NotAcceptableError,),
     ),
     ProblemType(
@@ -224,6 +224,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.PreconditionRequiredError,),
     ),
     ProblemType(
+        "patient-data-refused",
+        422,
+        "Patient data is refused",
+        "Send accession, specimen_id and order_id; never a name, a birth date or a record number.",
+        (errors.PatientDataError,),
+    ),
+    ProblemType(
         "headers-too-large",
         431,
         "The request line and headers have too many bytes",
@@ -234,7 +241,12 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         500,
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
-        (errors.ModelContractError, errors.ProviderError, errors.DatabaseError),
+        (
+            errors.ModelContractError,
+            errors.ProviderError,
+            errors.DatabaseError,
+            errors.SigningKeyError,
+        ),
     ),
     ProblemType(
         "overloaded",

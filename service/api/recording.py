@@ -1,9 +1,8 @@
 """From a finished segmentation to the record that is kept of it."""
 
 import functools
-import hashlib
 import platform
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,23 +12,8 @@ from service import __version__
 from service.api.answer import Result, result_document
 from service.api.parameters import SegmentParameters
 from service.outputs.png import encode_labels
+from service.provenance.keys import Keyring
 from service.records.results import NewResult
-
-
-class Identity(Protocol):
-    """Which case a result belongs to."""
-
-    @property
-    def accession(self) -> str | None:
-        """Identifier of the case."""
-
-    @property
-    def specimen_id(self) -> str | None:
-        """Identifier of the specimen."""
-
-    @property
-    def order_id(self) -> str | None:
-        """Identifier of the order."""
 
 
 @functools.cache
@@ -49,7 +33,7 @@ def make_record(
     parameters: SegmentParameters,
     *,
     caller_id: str,
-    identity: Identity | None,
+    keyring: Keyring,
     image: bytes | None,
 ) -> NewResult:
     """Return what is kept of a result. Blocking; call it once the answer is encoded.
@@ -58,7 +42,7 @@ def make_record(
         result: What was found.
         parameters: What the caller asked for.
         caller_id: Who asked.
-        identity: Which case it belongs to, if the caller said.
+        keyring: Signs the record, as it signs the answer.
         image: The file as sent, where images are kept.
     """
     # The time that encoding the answer took is not that of encoding the record.
@@ -68,16 +52,17 @@ def make_record(
     )
     document["parameters"]["include"] = sorted(set(parameters.include), reverse=True)
     document["timings_ms"] |= {stage: round(value, 3) for stage, value in timings_ms.items()}
+    document["provenance"] = keyring.sign(document, labels_sha256=result.labels_sha256)
     model = result.segmentation.model
     return NewResult(
         id=result.id,
         created_utc=result.created_utc,
         caller=caller_id,
-        accession=None if identity is None else identity.accession,
-        specimen_id=None if identity is None else identity.specimen_id,
-        order_id=None if identity is None else identity.order_id,
+        accession=result.identity.accession,
+        specimen_id=result.identity.specimen_id,
+        order_id=result.identity.order_id,
         input_sha256=result.sha256,
-        pixel_sha256=hashlib.sha256(np.ascontiguousarray(result.image.pixels).data).hexdigest(),
+        pixel_sha256=result.pixel_sha256,
         model_name=model.contract.name,
         model_version=model.contract.version,
         model_digest=model.digest,

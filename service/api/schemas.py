@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.provenance_schemas import IdentityAnswer, SignedStatement, SoftwareReference
 from service.api.quality_schemas import QualityAnswer
 from service.inference.contract import ModelContract
 
@@ -51,10 +52,14 @@ class ImageDescription(_Answer):
     """What the content is, whatever its name or Content-Type said."""
     sha256: str = SHA256
     """SHA-256 of the bytes of the image file as sent."""
+    pixel_sha256: str = SHA256
+    """SHA-256 of the decoded pixels: of `RGB8 <height> <width>`, a line feed, and the pixels."""
     mpp: float = Field(gt=0.0, examples=[0.25])
     """Micrometres a pixel that the segmentation worked with."""
     mpp_source: Literal["parameter", "image", "assumed_native"]
     """Who said so: the caller, the file's tags, or nobody (the model's own is assumed)."""
+    mpp_tag: str | None = Field(examples=["tiff_resolution"])
+    """The file's tag that mpp came from; null unless `mpp_source` is `image`."""
     notes: list[str] = Field(examples=[["alpha composited on white"]])
     """Decisions taken while reading the file."""
 
@@ -155,6 +160,8 @@ class SegmentationAnswer(_Answer):
     """What the result may be used for."""
     created_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
     """When the result was made."""
+    identity: IdentityAnswer
+    """The laboratory's identifiers."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     density_per_mm2: float | None = Field(examples=[7507.3])
@@ -173,6 +180,8 @@ class SegmentationAnswer(_Answer):
     """The model that made it."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The onnxruntime execution provider that really ran."""
+    software: SoftwareReference
+    """The service that made it."""
     image: ImageDescription
     """The image as it was read."""
     parameters: UsedParameters
@@ -183,6 +192,8 @@ class SegmentationAnswer(_Answer):
         examples=[{"queue": 0.1, "decoding": 5.7, "inference": 146.0, "total": 160.2}]
     )
     """Milliseconds of each stage, and in all."""
+    provenance: SignedStatement | None = None
+    """The signed statement about this document; in every answer of the service."""
     nuclei: list[NucleusAnswer] | None = None
     """Each nucleus; present with `include=nuclei`."""
     mask: PngMask | BinaryRunLengthMask | LabelsRunLengthMask | None = None

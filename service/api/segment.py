@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
-from service.api.answer import Result, make_result, represent
+from service.api.answer import Result, make_result
 from service.api.auth import SegmentCaller
 from service.api.documentation import REQUEST_ID_HEADER, VARY_HEADER, problem_answers
 from service.api.examples import SEGMENTATION_EXAMPLE
@@ -17,14 +17,27 @@ from service.api.idempotency import (
     refuse_without_records,
     to_response,
 )
-from service.api.negotiation import JSON, PNG, choose_representation
+from service.api.identity import ALLOWED_IDENTIFIER, GREATEST_IDENTIFIER_LENGTH, IDENTITY_FIELDS
+from service.api.negotiation import (
+    COCO,
+    CSV,
+    FHIR,
+    GEOJSON,
+    HL7,
+    HL7_ER7,
+    JSON,
+    MEDIA_TYPE_OF,
+    PNG,
+    choose_representation,
+)
 from service.api.parameters import SegmentParameters, get_segment_parameters
 from service.api.recording import make_record
+from service.api.representation import represent
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, StateDependency
-from service.api.upload import FIELD, read_image_bytes
+from service.api.upload import FIELD, read_upload
 from service.images.decode import ImageLimits
-from service.records.audit import Transaction
+from service.records.audit import Transaction, canonical_json
 from service.records.idempotency import StoredAnswer
 from service.records.results import NewResult, add_result
 
@@ -47,7 +60,17 @@ _REQUEST_BODY: dict[str, Any] = {
                         "type": "string",
                         "format": "binary",
                         "description": "The image file.",
-                    }
+                    },
+                    **{
+                        name: {
+                            "type": "string",
+                            "minLength": 1,
+                            "maxLength": GREATEST_IDENTIFIER_LENGTH,
+                            "pattern": ALLOWED_IDENTIFIER,
+                            "description": f"The same as the query parameter `{name}`.",
+                        }
+                        for name in IDENTITY_FIELDS
+                    },
                 },
                 "additionalProperties": False,
             }
@@ -66,10 +89,14 @@ def _text_header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
+def _described(kind: str, description: str) -> dict[str, Any]:
+    return {"schema": {"type": kind, "description": description}}
+
+
 _SUCCESS: dict[str, Any] = {
     "description": (
-        "The count as JSON, or the mask as PNG: Accept decides. The `X-Karyon-` headers come with"
-        " PNG."
+        "The result in the representation that `format` or Accept asks for. The `X-Karyon-` headers"
+        " come with every one but `application/json`."
     ),
     "headers": {
         **REQUEST_ID_HEADER,
@@ -87,6 +114,9 @@ _SUCCESS: dict[str, Any] = {
         ),
         "X-Karyon-Provider": _text_header("Provider that really ran.", "CPUExecutionProvider"),
         "X-Karyon-Status": _text_header("`preliminary` until reviewed.", "preliminary"),
+        "X-Karyon-Accession": _text_header("`accession`, where it was sent.", "S26-1234"),
+        "X-Karyon-Specimen-Id": _text_header("`specimen_id`, where it was sent.", "S26-1234-A1"),
+        "X-Karyon-Order-Id": _text_header("`order_id`, where it was sent.", "ORD-778812"),
         "X-Karyon-Review-Recommended": {
             "description": "Whether any quality flag fired; the JSON answer tells which and why.",
             "schema": {"type": "string", "enum": ["true", "false"]},
@@ -99,6 +129,12 @@ _SUCCESS: dict[str, Any] = {
             "example": SEGMENTATION_EXAMPLE,
         },
         PNG: _BINARY,
+        GEOJSON: _described("object", "A FeatureCollection, one feature a nucleus; for QuPath."),
+        CSV: _described("string", "One row a nucleus, units in the header; RFC 4180."),
+        FHIR: _described("object", "An R4 Bundle: DiagnosticReport, Observations, Provenance."),
+        HL7: _described("string", "A version 2.5.1 ORU^R01 message in ER7, segments ended by CR."),
+        HL7_ER7: _described("string", "The same."),
+        COCO: _described("object", "A COCO data set of one image with uncompressed run lengths."),
     },
 }
 
@@ -138,6 +174,7 @@ def _observe(observer: Observer, result: Result) -> None:
             "unsupported-image",
             "image-too-small",
             "invalid-parameter",
+            "patient-data-refused",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -156,9 +193,13 @@ async def segment_image(
     """Find every nucleus of an H&E image.
 
     `Accept: application/json` (the default) answers with counts and areas, `Accept: image/png` with
-    the mask and the count in headers. Results are preliminary and for research use only.
+    the mask and the count in headers; GeoJSON, CSV, COCO, FHIR and HL7 likewise, or by `format`.
+    Results are preliminary and for research use only.
     """
-    media_type = choose_representation(",".join(request.headers.getlist("accept")))
+    if parameters.format is not None:
+        media_type = MEDIA_TYPE_OF[parameters.format]
+    else:
+        media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
     limits = ImageLimits(
         max_pixels=state.settings.max_pixels, min_side_px=state.settings.min_side_px
@@ -166,18 +207,27 @@ async def segment_image(
 
     async def segment(turn: Turn | None) -> Response:
         async with state.pool.place():
-            data = await read_image_bytes(request, timeout_s=state.settings.upload_timeout_s)
-            if turn is not None and (given := await turn.begin(data, media_type)) is not None:
-                return given
+            upload = await read_upload(request, timeout_s=state.settings.upload_timeout_s)
+            if turn is not None:
+                fields = canonical_json(sorted(upload.fields.items()))
+                if (given := await turn.begin(upload.image, fields, media_type)) is not None:
+                    return given
+            asked = parameters.with_form_fields(upload.fields)
 
             def work(queue_ms: float) -> tuple[Result, StoredAnswer, NewResult]:
-                result = make_result(data, segmenter, parameters, limits)
+                result = make_result(upload.image, segmenter, asked, limits)
                 result.timings_ms["queue"] = queue_ms
-                body, headers = represent(result, media_type, parameters)
+                body, headers = represent(
+                    result,
+                    media_type,
+                    asked,
+                    keyring=state.keyring,
+                    reporting=state.settings.reporting,
+                )
                 answer = StoredAnswer(200, media_type, {"Vary": "Accept", **headers}, body)
-                kept = data if state.settings.keep_images else None
+                kept = upload.image if state.settings.keep_images else None
                 record = make_record(
-                    result, parameters, caller_id=caller.id, identity=None, image=kept
+                    result, asked, caller_id=caller.id, keyring=state.keyring, image=kept
                 )
                 return result, answer, record
 

@@ -14,6 +14,7 @@ from service.api.work import QueueObserver, WorkPool
 from service.errors import NotReadyError, RecordsOffError
 from service.inference.repository import ModelRepository
 from service.inference.session import ModelSession
+from service.provenance.keys import Keyring
 from service.records.recorder import Recorder
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -71,6 +72,7 @@ class ServiceState:
         segmenters: One segmenter for each loaded session, by `name:version`.
         pool: The one pool in which work runs.
         canaries: One canary result for each model.
+        keyring: Signs the results.
         recorder: Where results are recorded; None where no records are kept.
         idempotency_keys: Who sees to it that a repeated POST happens once; None without records.
         tokens: Who checks access tokens; None where no issuer is configured.
@@ -81,6 +83,7 @@ class ServiceState:
     segmenters: Mapping[str, Segmenter]
     pool: WorkPool
     canaries: tuple[Canary, ...]
+    keyring: Keyring
     recorder: Recorder | None = None
     idempotency_keys: IdempotencyKeys | None = None
     tokens: TokenVerifier | None = None

@@ -1,20 +1,24 @@
-"""From a request body to the bytes of one image: multipart field `image`, or the raw body.
+"""From a request body to one image and its identifiers: a multipart form, or the raw body.
 
 The bytes stay in memory, bounded by the body bound; nothing of a patient's image is spooled to a
 temporary file, which Starlette's own form parser does above 1 MB.
 """
 
 import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from service.errors import InvalidParameterError, KaryonError
+from service.api.identity import IDENTITY_FIELDS, is_patient_field, patient_message
+from service.errors import InvalidParameterError, KaryonError, PatientDataError
 
 FIELD = "image"
 ACCEPTED_BODIES = "multipart/form-data, image/*, application/octet-stream"
 _MAX_PARTS = 8
+_MAX_TEXT_BYTES = 256
 
 
 class MalformedBodyError(KaryonError):
@@ -23,6 +27,10 @@ class MalformedBodyError(KaryonError):
 
 class InvalidFormFieldError(InvalidParameterError):
     """A form field is missing, doubled, or unknown."""
+
+
+class PatientDataFieldError(InvalidFormFieldError, PatientDataError):
+    """A form field would identify a patient."""
 
 
 class UnsupportedBodyError(KaryonError):
@@ -45,8 +53,21 @@ class UploadTimeoutError(KaryonError):
     """The client took too long to send its body."""
 
 
-class _ImageField:
-    """Collects the one part named `image` while python-multipart parses.
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a request body holds.
+
+    Attributes:
+        image: The bytes of the image file, possibly none.
+        fields: Identifiers given as form fields, by name; not validated yet.
+    """
+
+    image: bytes
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Form:
+    """Collects the part `image` and the identifiers while python-multipart parses.
 
     Other parts are an error rather than ignored: a form field `threshold` that has no effect on the
     count would go unnoticed.
@@ -54,6 +75,9 @@ class _ImageField:
 
     def __init__(self) -> None:
         self.image: bytearray | None = None
+        self.texts: dict[str, bytearray] = {}
+        self._target: bytearray | None = None
+        self._name = FIELD
         self.complete = False
         self._parts = 0
         self._header_name = bytearray()
@@ -83,40 +107,55 @@ class _ImageField:
     def on_headers_finished(self) -> None:
         _, options = parse_options_header(self._disposition)
         name = options.get(b"name", b"").decode("utf-8", "replace")
-        if name != FIELD:
+        if is_patient_field(name):
+            raise PatientDataFieldError(patient_message(name), parameter=name[:64])
+        if name not in (FIELD, *IDENTITY_FIELDS):
             raise InvalidFormFieldError(
-                f"The form has a field {name[:64]!r}; it may hold {FIELD!r} alone. Options are"
-                " query parameters.",
+                f"The form has a field {name[:64]!r}; it may hold {FIELD!r} and the identifiers"
+                f" {', '.join(IDENTITY_FIELDS)} alone. Options are query parameters.",
                 parameter=name[:64] or FIELD,
             )
-        if self.image is not None:
+        if name in self.texts or (name == FIELD and self.image is not None):
             raise InvalidFormFieldError(
-                f"The form has two fields {FIELD!r}; send one image a request.", parameter=FIELD
+                f"The form has two fields {name!r}; send one image a request.", parameter=name
             )
-        self.image = bytearray()
+        self._name, self._target = name, bytearray()
+        if name == FIELD:
+            self.image = self._target
+        else:
+            self.texts[name] = self._target
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        if self.image is not None:
-            self.image += memoryview(data)[start:end]
+        if self._target is None:
+            return
+        self._target += memoryview(data)[start:end]
+        if self._target is not self.image and len(self._target) > _MAX_TEXT_BYTES:
+            raise InvalidFormFieldError(
+                f"The form field {self._name!r} is too long.", parameter=self._name
+            )
+
+    def fields(self) -> dict[str, str]:
+        """Return the identifiers; bytes that are no UTF-8 fail their validation later."""
+        return {name: text.decode("utf-8", "replace") for name, text in self.texts.items()}
 
     def on_end(self) -> None:
         self.complete = True
 
 
-async def _read_multipart(request: Request, boundary: bytes) -> bytes:
-    field = _ImageField()
+async def _read_multipart(request: Request, boundary: bytes) -> Upload:
+    form = _Form()
     try:
         parser = MultipartParser(
             boundary,
             {
-                "on_part_begin": field.on_part_begin,
-                "on_header_begin": field.on_header_begin,
-                "on_header_field": field.on_header_field,
-                "on_header_value": field.on_header_value,
-                "on_header_end": field.on_header_end,
-                "on_headers_finished": field.on_headers_finished,
-                "on_part_data": field.on_part_data,
-                "on_end": field.on_end,
+                "on_part_begin": form.on_part_begin,
+                "on_header_begin": form.on_header_begin,
+                "on_header_field": form.on_header_field,
+                "on_header_value": form.on_header_value,
+                "on_header_end": form.on_header_end,
+                "on_headers_finished": form.on_headers_finished,
+                "on_part_data": form.on_part_data,
+                "on_end": form.on_end,
             },
         )
         async for chunk in request.stream():
@@ -124,24 +163,24 @@ async def _read_multipart(request: Request, boundary: bytes) -> bytes:
         parser.finalize()
     except FormParserError as error:
         raise MalformedBodyError("The multipart body is malformed.") from error
-    if field.image is None:
+    if form.image is None:
         raise InvalidFormFieldError(
             f"The form has no field {FIELD!r}: send `-F {FIELD}=@slide.png`.", parameter=FIELD
         )
-    if not field.complete:
+    if not form.complete:
         raise MalformedBodyError("The multipart body ends before its closing boundary.")
-    return bytes(field.image)
+    return Upload(bytes(form.image), form.fields())
 
 
-async def _read_raw(request: Request) -> bytes:
+async def _read_raw(request: Request) -> Upload:
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-    return bytes(body)
+    return Upload(bytes(body))
 
 
-async def read_image_bytes(request: Request, *, timeout_s: float) -> bytes:
-    """Read the one image of a request; its bytes are not looked at.
+async def read_upload(request: Request, *, timeout_s: float) -> Upload:
+    """Read the one image of a request and its identifiers; the image's bytes are not looked at.
 
     A body without Content-Type counts as `application/octet-stream` (RFC 9110, section 8.3); what
     `image/*` says is ignored, since the content is sniffed later.
@@ -151,12 +190,13 @@ async def read_image_bytes(request: Request, *, timeout_s: float) -> bytes:
         timeout_s: Seconds the client may take.
 
     Returns:
-        The bytes, possibly none.
+        The bytes, possibly none, and the identifiers of a form.
 
     Raises:
         UnsupportedBodyError: Another content type, or a content coding such as gzip.
         MalformedBodyError: Broken multipart syntax.
-        InvalidFormFieldError: No field `image`, two of them, or other fields.
+        InvalidFormFieldError: No field `image`, two of one name, or other fields.
+        PatientDataFieldError: A field would identify a patient.
         BodyTooLargeError: More bytes than the bound, from the middleware.
         UploadTimeoutError: Too slow.
         starlette.requests.ClientDisconnect: The client went away.
@@ -204,7 +244,7 @@ async def read_json_bytes(request: Request, *, timeout_s: float) -> bytes:
         raise UnsupportedReviewError("The body must be application/json.")
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_raw(request)
+            return (await _read_raw(request)).image
     except TimeoutError as error:
         raise UploadTimeoutError(
             f"The body did not arrive within {timeout_s:g} seconds."

@@ -165,6 +165,15 @@ def write_tiny_model(
 ONE_CHANNEL_OUTPUT = {"name": "maps", "dtype": "uint8", "channels": ["nucleus"]}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The service's own data of this test run, instead of a folder in the checkout."""
+    folder = tmp_path_factory.mktemp("karyon-data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KARYON_DATA_DIR", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model_factory() -> TinyModelFactory:
     """`write_tiny_model`, as a fixture: `tiny_model_factory(path, version="2.0.0")`."""
@@ -201,12 +210,3 @@ def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=ONE_CHANNEL_OUTPUT,
     )
     return root
-
-
-@pytest.fixture(scope="session", autouse=True)
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where every application of these tests keeps its records, unless it is told otherwise."""
-    folder = tmp_path_factory.mktemp("karyon-data")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KARYON_DATA_DIR", str(folder))
-        yield folder

@@ -39,11 +39,8 @@ def serving_environment(
     folder = tmp_path_factory.mktemp("blocker")
     (folder / "sitecustomize.py").write_text(BLOCKER, "utf-8")
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("KARYON_", "COV_"))}
-    return {
-        **kept,
-        "PYTHONPATH": os.pathsep.join([str(folder), str(repository)]),
-        "KARYON_DATA_DIR": str(tmp_path_factory.mktemp("karyon-data")),
-    }
+    path = os.pathsep.join([str(folder), str(repository)])
+    return {**kept, "PYTHONPATH": path, "KARYON_DATA_DIR": str(folder / "karyon-data")}
 
 
 def karyon(

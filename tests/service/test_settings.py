@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from service.outputs.codes import ReportCodes
 from service.settings import Settings, load_settings
 
 
@@ -37,6 +38,21 @@ def test_settings_are_frozen_and_closed() -> None:
 def test_a_misspelt_variable_is_an_error() -> None:
     with pytest.raises(ValueError, match="KARYON_MAX_PIXELS"):
         load_settings(environment={"KARYON_MAX_PIXEL": "1000000"})
+
+
+def test_codes_are_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    code = '{"code": "NUC", "display": "Nuclei", "hl7_system": "99LAB"}'
+    monkeypatch.setenv("KARYON_RESULT_CODES", f'{{"count": {code}}}')
+    monkeypatch.setenv("KARYON_IDENTIFIER_SYSTEMS", '{"order": "urn:oid:1.2"}')
+    monkeypatch.setenv("KARYON_HL7_PARTIES", '{"receiving_facility": "HOSP"}')
+    reporting = load_settings().reporting
+    assert (reporting.codes.count.code, reporting.codes.count.hl7_system) == ("NUC", "99LAB")
+    assert reporting.codes.density == ReportCodes().density
+    assert (reporting.systems.order, reporting.systems.accession) == ("urn:oid:1.2", None)
+    assert reporting.parties.sending_application == "KARYON"
+    monkeypatch.setenv("KARYON_RESULT_CODES", f'{{"counts": {code}}}')
+    with pytest.raises(ValidationError, match="counts"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,16 @@
 import pytest
 
-from service.api.negotiation import JSON, PNG, choose_representation
+from service.api.negotiation import (
+    COCO,
+    CSV,
+    FHIR,
+    GEOJSON,
+    HL7,
+    HL7_ER7,
+    JSON,
+    PNG,
+    choose_representation,
+)
 from service.errors import NotAcceptableError
 
 
@@ -24,6 +34,12 @@ from service.errors import NotAcceptableError
         ("text/html,application/xhtml+xml,image/avif,image/webp,*/*;q=0.8", JSON),
         ("nonsense, image/png", PNG),
         ("image/png;q=7, application/json;q=0.1", JSON),  # a malformed quality is no choice
+        ("application/geo+json", GEOJSON),
+        ("text/*", CSV),
+        ("application/fhir+json; fhirVersion=4.0, application/json;q=0.9", FHIR),
+        ("application/hl7-v2", HL7),
+        ("x-application/hl7-v2+er7", HL7_ER7),
+        ("application/vnd.karyon.coco+json", COCO),
     ],
 )
 def test_chooses_by_specificity_then_quality(accept: str | None, expected: str) -> None:
@@ -34,5 +50,5 @@ def test_chooses_by_specificity_then_quality(accept: str | None, expected: str) 
     "accept", ["text/html", "image/jpeg", "application/json;q=0", "*/*;q=0", "nonsense", "a/b/c"]
 )
 def test_refuses_what_it_cannot_make(accept: str) -> None:
-    with pytest.raises(NotAcceptableError, match="application/json or image/png"):
+    with pytest.raises(NotAcceptableError, match="application/json or image/png or "):
         choose_representation(accept)

@@ -64,7 +64,7 @@ def test_parameters_say_their_bounds(document: dict[str, Any]) -> None:
     }
     assert set(parameters) == {
         "model", "mask", "threshold", "min_area_um2", "min_area_px", "mpp", "include",
-        "mask_encoding",
+        "mask_encoding", "format", "accession", "specimen_id", "order_id",
     }  # fmt: skip
     assert (parameters["mpp"]["minimum"], parameters["mpp"]["maximum"]) == (0.05, 5.0)
     threshold = parameters["threshold"]

@@ -22,6 +22,7 @@ from service.api.record_schemas import (
 )
 from service.app import create_app
 from service.images.decode import ImageLimits
+from service.outputs.digests import digest_pixels
 from service.outputs.png import encode_labels
 from service.outputs.rle import encode_label_rles
 from service.records.database import Database
@@ -78,7 +79,8 @@ def test_an_answer_is_on_record_when_it_arrives(
     pixels = cv2.imdecode(np.frombuffer(he_png, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     rgb = np.ascontiguousarray(pixels[..., ::-1])
-    assert record.pixel_sha256 == hashlib.sha256(rgb.tobytes()).hexdigest()
+    assert record.pixel_sha256 == digest_pixels(rgb)
+    assert record.document["provenance"]["payloadType"] == made["provenance"]["payloadType"]
     assert {"karyon", "onnxruntime", "opencv", "numpy", "python"} <= set(record.software)
     assert (record.caller, record.current.count) == ("anonymous", made["count"])
     assert record.current.status == "preliminary"
@@ -99,6 +101,11 @@ def test_listing_pages_and_filters(recording: TestClient, he_png: bytes) -> None
     shown = [item["id"] for page in (first, second) for item in page.json()["results"]]
     assert shown[:3] == ids
     assert recording.get("/results", params={"accession": "A"}).json()["results"] == []
+    case = {"accession": "S26-7", "specimen_id": "S26-7-A1", "order_id": "ORD-1"}
+    filed = recording.post("/segment", files={"image": he_png}, params=case).json()
+    (found,) = recording.get("/results", params=case).json()["results"]
+    assert found["id"] == filed["id"]
+    assert {name: found[name] for name in case} == case
     assert recording.get("/results", params={"since": "2099-01-01"}).json()["results"] == []
     assert recording.get("/results", params={"until": "2099-01-01T00:00+02:00"}).json()["results"]
     for wrong in ({"since": "0001-01-01T00:00:00+23:00"}, {"since": "12"}, {"cursor": "x"},

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from service.api.upload import MalformedBodyError, UploadTimeoutError, read_image_bytes
+from service.api.upload import MalformedBodyError, UploadTimeoutError, read_upload
 
 BOUNDARY = b"----karyon"
 IMAGE = bytes(range(256)) * 40 + b"\r\n------karyo\r\n"  # almost a boundary within the image
@@ -46,7 +46,8 @@ def chunks(body: bytes, size: int, *, end: bool = True) -> Iterator[Message]:
 
 
 def read(messages: Iterator[Message], content_type: bytes, timeout_s: float = 5.0) -> bytes:
-    return asyncio.run(read_image_bytes(request_of(messages, content_type), timeout_s=timeout_s))
+    request = request_of(messages, content_type)
+    return asyncio.run(read_upload(request, timeout_s=timeout_s)).image
 
 
 MULTIPART = b"multipart/form-data; boundary=" + BOUNDARY

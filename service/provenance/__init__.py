@@ -1,0 +1,1 @@
+"""Signed statements about results, and their verification without the service."""
