@@ -9,7 +9,12 @@ from starlette.responses import Response
 from service.api.answer import Result, make_result
 from service.api.auth import SegmentCaller
 from service.api.documentation import REQUEST_ID_HEADER, VARY_HEADER, problem_answers
-from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.examples import (
+    CSV_EXAMPLE,
+    FHIR_EXAMPLE,
+    HL7_EXAMPLE,
+    SEGMENTATION_EXAMPLE,
+)
 from service.api.idempotency import (
     REPLAYED_HEADER,
     IdempotencyKeyHeader,
@@ -89,8 +94,9 @@ def _text_header(description: str, example: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": "string"}, "example": example}
 
 
-def _described(kind: str, description: str) -> dict[str, Any]:
-    return {"schema": {"type": kind, "description": description}}
+def _described(kind: str, description: str, example: object = None) -> dict[str, Any]:
+    described = {"schema": {"type": kind, "description": description}}
+    return described if example is None else {**described, "example": example}
 
 
 _SUCCESS: dict[str, Any] = {
@@ -130,9 +136,9 @@ _SUCCESS: dict[str, Any] = {
         },
         PNG: _BINARY,
         GEOJSON: _described("object", "A FeatureCollection, one feature a nucleus; for QuPath."),
-        CSV: _described("string", "One row a nucleus, units in the header; RFC 4180."),
-        FHIR: _described("object", "An R4 Bundle: DiagnosticReport, Observations, Provenance."),
-        HL7: _described("string", "A version 2.5.1 ORU^R01 message in ER7, segments ended by CR."),
+        CSV: _described("string", "One row a nucleus, units in the header.", CSV_EXAMPLE),
+        FHIR: _described("object", "An R4 Bundle, DiagnosticReport first.", FHIR_EXAMPLE),
+        HL7: _described("string", "A version 2.5.1 ORU^R01 message in ER7.", HL7_EXAMPLE),
         HL7_ER7: _described("string", "The same."),
         COCO: _described("object", "A COCO data set of one image with uncompressed run lengths."),
     },

@@ -6,8 +6,13 @@ from typing import Any
 import orjson
 import pytest
 from fastapi.testclient import TestClient
+from fhir.resources.R4B.bundle import Bundle
+from hl7apy.consts import VALIDATION_LEVEL
+from hl7apy.parser import parse_message
 
+from service.api.negotiation import CSV, FHIR, HL7, OFFERED
 from service.api.schemas import SegmentationAnswer
+from service.outputs.csv_table import COLUMNS
 
 SNAPSHOT = Path(__file__).resolve().parents[1] / "openapi.json"
 REMAKE = "python -m service openapi > tests/service/openapi.json"
@@ -54,6 +59,15 @@ def test_every_operation_is_documented(document: dict[str, Any]) -> None:
 def test_the_example_is_a_valid_answer(document: dict[str, Any]) -> None:
     content = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
     SegmentationAnswer.model_validate(content["application/json"]["example"])
+
+
+def test_every_example_of_a_representation_is_valid(document: dict[str, Any]) -> None:
+    content = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    assert set(content) == set(OFFERED)
+    Bundle.model_validate(content[FHIR]["example"])
+    message = parse_message(content[HL7]["example"], validation_level=VALIDATION_LEVEL.STRICT)
+    assert message.validate()
+    assert content[CSV]["example"].startswith(",".join(COLUMNS) + "\r\n")
 
 
 def test_parameters_say_their_bounds(document: dict[str, Any]) -> None:
