@@ -143,7 +143,7 @@ class Settings(BaseSettings):
     oidc_scope_claim: str = "scope"
     """Claim of a token that holds the scopes, as a list or separated by blanks."""
 
-    # --- what it keeps ---
+    # --- what it keeps, and signs with ---
     records: bool = True
     """Whether results are recorded and audited; off, there are no /results and no /audit."""
     data_dir: Path = Path("karyon-data")

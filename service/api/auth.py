@@ -39,15 +39,15 @@ PUBLIC_PATHS: Final = frozenset(
         "/",
         "/docs",
         "/openapi.json",
+        "/.well-known/karyon-keys.json",
         "/health/live",
         "/health/ready",
         "/health/startup",
         "/problems",
         "/problems/{name}",
-        "/.well-known/karyon-keys.json",
     }
 )
-"""Paths that need no credential: probes carry none, and the rest is documentation."""
+"""Paths that need no credential: probes have none; the rest is documentation and public keys."""
 
 
 @dataclass(frozen=True, slots=True)

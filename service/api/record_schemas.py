@@ -65,7 +65,7 @@ class RecordedResultAnswer(_Answer):
     caller: str = Field(examples=["key:3f9c2a71"])
     """Who asked for the segmentation."""
     pixel_sha256: str = SHA256
-    """SHA-256 of the decoded pixels: RGB, 8 bit, row by row."""
+    """SHA-256 of the decoded pixels, as `image.pixel_sha256` of the answer."""
     software: dict[str, str] = Field(examples=[{"karyon": "0.1.0", "onnxruntime": "1.31.0"}])
     """Versions of what made it."""
     current: ResultVersionAnswer

@@ -102,6 +102,11 @@ def test_listing_pages_and_filters(recording: TestClient, he_png: bytes) -> None
     shown = [item["id"] for page in (first, second) for item in page.json()["results"]]
     assert shown[:3] == ids
     assert recording.get("/results", params={"accession": "A"}).json()["results"] == []
+    case = {"accession": "S26-7", "specimen_id": "S26-7-A1", "order_id": "ORD-1"}
+    filed = recording.post("/segment", files={"image": he_png}, params=case).json()
+    (found,) = recording.get("/results", params=case).json()["results"]
+    assert found["id"] == filed["id"]
+    assert {name: found[name] for name in case} == case
     assert recording.get("/results", params={"since": "2099-01-01"}).json()["results"] == []
     assert recording.get("/results", params={"until": "2099-01-01T00:00+02:00"}).json()["results"]
     for wrong in ({"since": "0001-01-01T00:00:00+23:00"}, {"since": "12"}, {"cursor": "x"},
