@@ -34,7 +34,8 @@ from service.images.decode import ImageLimits, decode_image
 from service.inference.golden import GOLDEN_FILE, write_golden
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 from training.quiet import quiet_standard_error
 
 app = typer.Typer(

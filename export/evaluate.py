@@ -19,7 +19,8 @@ from export.bootstrap import Bootstrap, bootstrap
 from export.curves import curves
 from service.inference.contract import MetricsEntry
 from service.segmentation.augmentation import TestTimeAugmentation
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 from training.datasets import DatasetError, Sample, read_dataset, select_groups
 from training.matching import (
     InstanceCounts,

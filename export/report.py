@@ -14,7 +14,8 @@ from rich.table import Table
 from export.bootstrap import Bootstrap
 from export.evaluate import Evaluation, figures
 from service.outputs.overlay import draw_overlay
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 from training.datasets import Sample
 
 TRUTH_COLOUR: Final = (0, 200, 0)

@@ -11,7 +11,8 @@ from service.inference.repository import ModelRepository
 from service.outputs.digests import digest_labels, digest_pixels
 from service.outputs.report import ReportedResult, reported_result
 from service.provenance.statement import recorded_labels
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.lifecycle import Lifecycle, Phase
-from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_document
+from service.api.problem_table import PROBLEMS_BY_NAME
+from service.api.problems import PROBLEM_JSON, problem_document
 from service.settings import Settings
 
 START_UP_FAILED = 3

@@ -16,7 +16,8 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from service.segmenter import Segmentation, Segmenter, SegmentOptions
+from service.segmentation_result import Segmentation, SegmentOptions
+from service.segmenter import Segmenter
 
 _log = structlog.stdlib.get_logger("karyon.shadow")
 

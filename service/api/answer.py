@@ -29,7 +29,8 @@ from service.outputs.overlay import encode_overlay
 from service.outputs.png import encode_binary, encode_labels, encode_probability
 from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
-from service.segmenter import Segmentation, Segmenter
+from service.segmentation_result import Segmentation
+from service.segmenter import Segmenter
 
 SOFTWARE_NAME = "karyon"
 

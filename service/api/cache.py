@@ -17,7 +17,7 @@ import numpy as np
 from service.images.decode import DecodedImage
 from service.inference.precision import Precision
 from service.inference.session import ModelSession
-from service.segmenter import Segmentation, SegmentOptions
+from service.segmentation_result import Segmentation, SegmentOptions
 
 _NUCLEUS_BYTES = 400  # its Python objects, measured apart from the contour
 _ENTRY_BYTES = 4096

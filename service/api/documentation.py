@@ -3,7 +3,8 @@
 from typing import Any
 
 from service.api.challenge import CHALLENGED
-from service.api.problems import PROBLEM_JSON, PROBLEMS_BY_NAME, problem_document
+from service.api.problem_table import PROBLEMS_BY_NAME
+from service.api.problems import PROBLEM_JSON, problem_document
 from service.api.schemas import Problem
 
 _EXAMPLE_INSTANCE = "6f1c0a2f4e5d4b3a9c8d7e6f5a4b3c2d"

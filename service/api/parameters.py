@@ -13,7 +13,7 @@ from service.api.negotiation import Format
 from service.api.upload import InvalidFormFieldError
 from service.errors import InvalidParameterError
 from service.inference.ticket import Priority, Ticket
-from service.segmenter import SegmentOptions
+from service.segmentation_result import SegmentOptions
 
 MaskKind = Literal["binary", "labels", "overlay", "probability"]
 MaskEncoding = Literal["png", "rle"]

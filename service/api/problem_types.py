@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from service.api.documentation import ANSWERED, problem_answers
-from service.api.problems import (
+from service.api.problem_table import (
     PROBLEM_TYPES,
     PROBLEMS_BY_NAME,
     ProblemType,

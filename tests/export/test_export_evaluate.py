@@ -20,7 +20,8 @@ from export.evaluate import (
 )
 from export.report import print_table, write_picture
 from service.inference.session import ModelSession
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 from training.datasets import DatasetError, Sample
 from training.matching import count_instances, count_pixels
 from training.probability import count_levels

@@ -13,7 +13,8 @@ from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation.intervals import CountInterval
-from service.segmenter import Segmenter, SegmentOptions
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
 
 Pixels = NDArray[np.uint8]
 

@@ -12,7 +12,8 @@ from structlog.testing import capture_logs
 from service.app import create_app
 from service.errors import UnknownModelError
 from service.inference.session import ModelSession
-from service.segmenter import Segmentation, Segmenter, SegmentOptions
+from service.segmentation_result import Segmentation, SegmentOptions
+from service.segmenter import Segmenter
 from service.settings import Settings
 from service.shadow import Shadow
 from service.telemetry import Metrics

@@ -9,7 +9,8 @@ import pytest
 from service.api.cache import CacheKey, ResultCache
 from service.images.decode import DecodedImage, ImageLimits, decode_image
 from service.inference.session import ModelSession
-from service.segmenter import Segmentation, Segmenter, SegmentOptions
+from service.segmentation_result import Segmentation, SegmentOptions
+from service.segmenter import Segmenter
 
 
 class Recorder:

@@ -12,7 +12,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service import errors
-from service.api.problems import PROBLEM_TYPES, problem_type_of
+from service.api.problem_table import PROBLEM_TYPES
+from service.api.problems import problem_type_of
 from service.api.schemas import Problem
 from service.app import create_app
 from service.settings import Settings
