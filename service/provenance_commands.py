@@ -4,13 +4,16 @@ Both end with 0 where all is well, with 1 where something differs, with 2 where 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from service.errors import KaryonError
 from service.images.decode import ImageLimits
+from service.inference.precision import precision_named
+from service.inference.providers import Provider, provider_named
 from service.inference.repository import ModelRepository, embedded_models_dir
+from service.outputs.report import reported_result
 from service.provenance.keys import PUBLIC_KEYS_FOLDER, read_public_keys
 from service.provenance.verification import (
     MalformedResultError,
@@ -68,19 +71,22 @@ def replay(
         Path | None, typer.Option(help="Model repository; default: the embedded one.")
     ] = None,
     provider: Annotated[
-        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Execution provider.")
+        Provider | None, typer.Option(help="Execution provider; default: the recorded one.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=0, help="Threads; 0: all.")] = None,
 ) -> None:
-    """Segment the image again with the same model and parameters, and compare count and labels."""
+    """Segment the image again with the same model and parameters, and compare count and labels.
+
+    It runs on the provider and in the precision that the result names: others round differently.
+    """
     document = _read(result)
     try:
-        settings = load_settings(
-            {"models_dir": models_dir, "provider": provider, "threads": threads}
-        )
+        settings = load_settings({"models_dir": models_dir, "threads": threads})
+        recorded = reported_result(document)
         repository = ModelRepository.open(
             settings.models_dir or embedded_models_dir(),
-            provider=settings.provider,
+            provider=provider or provider_named(recorded.provider),
+            precision=precision_named(recorded.precision),
             threads=settings.threads,
         )
         again = replay_result(
@@ -92,7 +98,6 @@ def replay(
         )
     except (KaryonError, OSError, ValueError) as error:
         _cannot(f"Cannot replay: {error}")
-    recorded = again.recorded
     typer.echo(f"count       recorded {recorded.count}, now {again.count}")
     if again.same_labels is None:
         typer.echo("labels      not checked: the result tells no digest")

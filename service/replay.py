@@ -90,7 +90,13 @@ def replay_result(
             f" ({session.digest}) than the one that made the result ({recorded.model_digest}).",
             parameter="--models-dir",
         )
-    segmenter = Segmenter(session, max_batch_tiles=max_batch_tiles, max_pixels=limits.max_pixels)
+    augmentation = document["parameters"].get("test_time_augmentation", "none")
+    segmenter = Segmenter(
+        session,
+        max_batch_tiles=max_batch_tiles,
+        max_pixels=limits.max_pixels,
+        test_time_augmentation=augmentation,
+    )
     options = SegmentOptions(
         probability_threshold=recorded.thresholds.probability,
         min_area_px=recorded.thresholds.min_area_px,

@@ -293,7 +293,7 @@ class StartUp(_Answer):
 class CanaryAnswer(_Answer):
     """The segmentation that start-up made with a model."""
 
-    model: str = Field(examples=["mobilenetv2_unet:1.0.0"])
+    model: str = Field(examples=["mobilenetv2_unet:1.1.0"])
     """Name and version."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really ran."""

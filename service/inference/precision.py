@@ -6,7 +6,7 @@ accuracy was measured and accepted.
 """
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Precision = Literal["fp32", "bf16", "int8", "fp16"]
 PrecisionChoice = Literal["auto", "fp32", "bf16", "int8", "fp16"]
@@ -22,6 +22,11 @@ _INSTRUCTIONS: Final[dict[Precision, frozenset[str]]] = {
 }
 NOTED_FLAGS: Final = frozenset({"avx2", "avx512f"}).union(*_INSTRUCTIONS.values())
 """Processor flags that decide how fast a model runs."""
+
+
+def precision_named(name: str | None) -> Precision:
+    """Return a precision by its name in a result; results before there was a choice ran in fp32."""
+    return next((known for known in get_args(Precision) if known == name), "fp32")
 
 
 def processor_flags(cpuinfo: Path = _CPUINFO) -> frozenset[str] | None:

@@ -31,6 +31,13 @@ PROVIDER_NAMES: Final[dict[RealProvider, str]] = {
     "cuda": CUDA_PROVIDER,
     "tensorrt": TENSORRT_PROVIDER,
 }
+
+
+def provider_named(name: str) -> Provider:
+    """Return the setting that runs a provider, by onnxruntime's name of it; `auto` for others."""
+    return next((key for key, value in PROVIDER_NAMES.items() if value == name), "auto")
+
+
 ON_NVIDIA: Final = frozenset({CUDA_PROVIDER, TENSORRT_PROVIDER})
 """Providers with memory of their own, and on which a batch is faster than its tiles one by one."""
 
