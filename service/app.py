@@ -22,6 +22,7 @@ from service import __version__
 from service.api import (
     administration,
     audit,
+    deliveries,
     health,
     models,
     pages,
@@ -50,6 +51,8 @@ from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
+from service.jobs.carrier import Carrier, Patience
+from service.lims.adapters import open_adapter
 from service.middleware import (
     AccessLogMiddleware,
     BodyBoundMiddleware,
@@ -189,6 +192,7 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
         None if url is None else url.get_secret_value(),
         settings.data_dir,
         migrate=settings.migrate,
+        destinations=[destination.name for destination in settings.deliveries],
     )
     with database.writing() as transaction:
         for session in repository.all():
@@ -229,6 +233,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.ModelDetail,
         schemas.Problem,
         *record_schemas.ANSWERS,
+        *deliveries.ANSWERS,
     )
     _, extra = models_json_schema(
         [
@@ -277,6 +282,29 @@ async def _retention(state: ServiceState) -> AsyncIterator[None]:
             await task
 
 
+@asynccontextmanager
+async def _delivery(state: ServiceState) -> AsyncIterator[None]:
+    """Carry the outbox to its destinations while the service runs."""
+    settings = state.settings
+    if state.recorder is None or not settings.deliveries:
+        yield
+        return
+    carrier = Carrier(
+        state.recorder,
+        {item.name: open_adapter(item, settings.reporting) for item in settings.deliveries},
+        Patience(
+            timeout_s=settings.delivery_timeout_s,
+            first_retry_s=settings.delivery_first_retry_s,
+            give_up_days=settings.delivery_give_up_days,
+        ),
+    )
+    carrier.start()
+    try:
+        yield
+    finally:
+        await carrier.close()
+
+
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Create the ASGI application; its lifespan opens the models.
 
@@ -303,7 +331,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            async with _retention(state):
+            async with _retention(state), _delivery(state):
                 yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
@@ -345,6 +373,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         signing_keys.router,
         results.router,
         review.router,
+        deliveries.router,
         audit.router,
         health.router,
         problem_types.router,

@@ -91,6 +91,14 @@ class UnknownResultError(KaryonError):
     """No result of that id is recorded, or it was purged."""
 
 
+class UnknownDeliveryError(KaryonError):
+    """No delivery of that id is recorded, or its result was purged."""
+
+
+class DeliverySupersededError(KaryonError):
+    """A later state of the result is on its way, or there, already; the older would undo it."""
+
+
 class IdempotencyKeyReusedError(KaryonError):
     """The idempotency key was used before, for a request with another content."""
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from service.lims.destinations import Destination
 from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
 
 ENVIRONMENT_PREFIX = "KARYON_"
@@ -165,6 +166,17 @@ class Settings(BaseSettings):
     idempotency_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
 
+    # --- whom it delivers to ---
+    deliveries: tuple[Destination, ...] = ()
+    """Where results and reviews are delivered, a JSON list of objects with `name`, `kind`
+    (`webhook`, `fhir`, `mllp`) and what the kind needs; see docs/lims.md. Empty delivers nothing."""
+    delivery_timeout_s: float = Field(default=20.0, gt=0.0, le=600.0)
+    """Seconds that an attempt to deliver may take."""
+    delivery_first_retry_s: float = Field(default=5.0, gt=0.0, le=3600.0)
+    """Seconds to the second attempt; each later wait is twice as long, up to six hours."""
+    delivery_give_up_days: float = Field(default=3.0, gt=0.0)
+    """Days after which a delivery that always failed is dead, until somebody resends it."""
+
     # --- what it tells ---
     otlp_endpoint: str | None = None
     """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
@@ -188,6 +200,16 @@ class Settings(BaseSettings):
             raise ValueError("oidc_issuer and oidc_audience go together")
         if self.oidc_issuer is not None and self.auth == "off":
             raise ValueError("oidc_issuer is of no effect with auth=off; set auth=required")
+        return self
+
+    @model_validator(mode="after")
+    def _check_deliveries(self) -> Self:
+        """Refuse destinations that could not be told apart, or that nothing would reach."""
+        names = [destination.name for destination in self.deliveries]
+        if len(set(names)) < len(names):
+            raise ValueError("two deliveries have the same name")
+        if names and not self.records:
+            raise ValueError("deliveries need records: what is delivered is what is recorded")
         return self
 
 

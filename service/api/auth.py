@@ -30,7 +30,7 @@ SCOPES: Final = {
     "results": "Read recorded results.",
     "review": "Accept, edit or reject results.",
     "metrics": "Read the metrics.",
-    "admin": "Export the audit trail, and change which model version is active.",
+    "admin": "Export the audit trail, resend deliveries, and change which model version is active.",
 }
 """What a credential may be good for; none of them includes another."""
 

@@ -94,6 +94,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.UnknownResultError,),
     ),
     ProblemType(
+        "unknown-delivery",
+        404,
+        "No such delivery is recorded",
+        "GET /deliveries lists them; those of a result that was purged are gone with it.",
+        (errors.UnknownDeliveryError,),
+    ),
+    ProblemType(
         "records-off",
         404,
         "The service keeps no records",
@@ -140,6 +147,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The status of the result does not allow this decision",
         "Accept takes preliminary results, edit and reject all but cancelled ones.",
         (errors.ReviewConflictError,),
+    ),
+    ProblemType(
+        "delivery-superseded",
+        409,
+        "A later version of the result goes to the same destination",
+        "Resend the delivery of the latest version: GET /deliveries?result_id=... lists them.",
+        (errors.DeliverySupersededError,),
     ),
     ProblemType(
         "idempotency-key-in-flight",

@@ -9,7 +9,7 @@ which are texts, integers and nested objects of these, make use of).
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -85,11 +85,13 @@ class Transaction:
 
     Attributes:
         connection: For statements of its own.
+        destinations: Where each new state of a result is to be delivered.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, destinations: Sequence[str] = ()) -> None:
         """Read the head of the chain; the caller holds the lock that keeps other writers out."""
         self.connection = connection
+        self.destinations = tuple(destinations)
         sequence, head = connection.execute(
             select(AuditHeadRow.sequence, AuditHeadRow.hash).where(AuditHeadRow.id == HEAD_ID)
         ).one()

@@ -5,7 +5,7 @@ advisory lock on PostgreSQL, both taken first, so that writers of several proces
 Readers never wait for a writer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -31,25 +31,34 @@ _WRITES: Final = "karyon_writes"
 class Database:
     """An open database of the right schema version."""
 
-    def __init__(self, engine: sa.Engine) -> None:
+    def __init__(self, engine: sa.Engine, destinations: Sequence[str] = ()) -> None:
         """Take an engine; see `open`."""
         self._engine = engine
+        self._destinations = tuple(destinations)
         self.is_sqlite = engine.dialect.name == "sqlite"
 
     @classmethod
-    def open(cls, url: str | None, data_dir: Path, *, migrate: bool = True) -> Self:
+    def open(
+        cls,
+        url: str | None,
+        data_dir: Path,
+        *,
+        migrate: bool = True,
+        destinations: Sequence[str] = (),
+    ) -> Self:
         """Connect, and bring the schema up to date. Blocking.
 
         Args:
             url: SQLAlchemy URL of SQLite or PostgreSQL; None takes `data_dir/karyon.sqlite3`.
             data_dir: Folder of the SQLite file; made where missing.
             migrate: Whether a schema that is behind is brought up to date, or refused.
+            destinations: Where each state of a result that is filed here is to be delivered.
 
         Raises:
             DatabaseError: It cannot be opened, or has a schema that this program does not know.
         """
         try:
-            database = cls(_create_engine(url, data_dir))
+            database = cls(_create_engine(url, data_dir), destinations)
             try:
                 database._check_schema(migrate=migrate)
             except BaseException:
@@ -89,7 +98,7 @@ class Database:
         with _unavailable(), self._engine.execution_options(**options).begin() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, self._destinations)
             yield transaction
             transaction.finish()
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, insert, select
 
 from service.errors import InvalidParameterError, UnknownResultError
 from service.records.audit import Transaction, canonical_json, sha256_text
+from service.records.outbox import enqueue
 from service.records.schema import ResultImageRow, ResultRow, ResultVersionRow
 
 Status = Literal["preliminary", "final", "corrected", "cancelled"]
@@ -214,9 +215,11 @@ def add_result(transaction: Transaction, result: NewResult) -> int:
             insert(ResultImageRow),
             {"result_id": result.id, "image": result.image, "labels_png": result.labels_png},
         )
-    return transaction.audit(
+    sequence = transaction.audit(
         "result.created", actor=result.caller, subject=result.id, details=details
     )
+    enqueue(transaction, result.id, first.version)
+    return sequence
 
 
 _JOINED = select(ResultRow.__table__, ResultVersionRow.__table__).join_from(

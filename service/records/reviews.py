@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from service.errors import ReviewConflictError, StaleVersionError
 from service.records.audit import Transaction
+from service.records.outbox import enqueue
 from service.records.results import (
     RecordedResult,
     ResultVersion,
@@ -123,4 +124,5 @@ def add_review(
             "after": {"status": after.status, "count": after.count},
         },
     )
+    enqueue(transaction, result_id, after.version)
     return get_result(transaction.connection, result_id)

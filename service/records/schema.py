@@ -117,6 +117,35 @@ class IdempotencyKeyRow(Base):
     body: Mapped[bytes | None] = mapped_column(LargeBinary)
 
 
+class DeliveryRow(Base):
+    """One state of a result on its way to one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (Index("ix_deliveries_due", "destination", "status", "next_utc"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, unique=True)
+    result_id: Mapped[str] = mapped_column(ForeignKey("results.id", ondelete="CASCADE"), index=True)
+    version: Mapped[int]
+    destination: Mapped[str] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int]
+    created_utc: Mapped[str] = mapped_column(String(24))
+    queued_utc: Mapped[str] = mapped_column(String(24))
+    next_utc: Mapped[str] = mapped_column(String(24))
+    in_flight: Mapped[bool]
+    outcome: Mapped[str | None] = mapped_column(String(255))
+
+
+class DisabledDestinationRow(Base):
+    """A destination that said it wants no more."""
+
+    __tablename__ = "disabled_destinations"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    disabled_utc: Mapped[str] = mapped_column(String(24))
+
+
 class ApiKeyRow(Base):
     """What is kept of an API key."""
 

@@ -1,0 +1,9 @@
+"""Adapters to laboratory systems: webhook, FHIR server, MLLP.
+
+```
+ RecordedResult ──► message ──► Adapter.send(key, message) ──► Outcome
+                                   │
+                    webhook · FHIR transaction · HL7 over MLLP
+```
+An adapter makes one attempt and says what came of it; when to try again is `service.jobs`'.
+"""

@@ -1,0 +1,106 @@
+"""One HTTP/1.1 POST over a guarded connection; redirects are answers like any other.
+
+A redirect that was followed would lead past the guard. h11 is there already: uvicorn brings it.
+"""
+
+import datetime as dt
+import email.utils
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import h11
+
+from service.lims.connection import open_guarded
+from service.lims.outcome import Outcome
+
+_READ_BYTES: Final = 65_536
+_LATER: Final = frozenset({408, 409, 425, 429})
+_GONE: Final = 410
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """What a server answered.
+
+    Attributes:
+        status: HTTP status.
+        retry_after_s: Seconds of its Retry-After, if it sent one.
+    """
+
+    status: int
+    retry_after_s: float | None
+
+    def outcome(self) -> Outcome:
+        """Return what it means for the delivery: only 4xx is for ever, and not all of them."""
+        said = f"HTTP {self.status}"
+        if 200 <= self.status < 300:
+            return Outcome("accepted", said)
+        if self.status == _GONE:
+            return Outcome("gone", said)
+        if 400 <= self.status < 500 and self.status not in _LATER:
+            return Outcome("refused", said)
+        return Outcome("retry", said, self.retry_after_s)
+
+
+def parse_retry_after(text: str, now: dt.datetime) -> float | None:
+    """Return the seconds of a Retry-After, given as such or as a date; None if it is neither."""
+    text = text.strip()
+    if text.isdecimal() and len(text) < 10:
+        return float(text)
+    try:
+        until = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=dt.UTC)
+    return max(0.0, (until - now).total_seconds())
+
+
+async def post(
+    url: str, headers: Mapping[str, str], body: bytes, *, allow_private: bool
+) -> HttpReply:
+    """POST a body and read the status of the answer. The caller bounds the time.
+
+    Raises:
+        OSError: The server cannot be reached, or hung up.
+        h11.RemoteProtocolError: It answers something else than HTTP.
+    """
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    port = parts.port or (443 if tls else 80)
+    reader, writer = await open_guarded(
+        str(parts.hostname), port, tls=tls, allow_private=allow_private
+    )
+    try:
+        connection = h11.Connection(h11.CLIENT)
+        request = h11.Request(
+            method="POST",
+            target=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+            headers=[
+                ("Host", parts.netloc),
+                ("Content-Length", str(len(body))),
+                ("User-Agent", "Karyon"),
+                ("Connection", "close"),
+                *headers.items(),
+            ],
+        )
+        for event in (request, h11.Data(data=body), h11.EndOfMessage()):
+            writer.write(connection.send(event) or b"")
+        await writer.drain()
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                return HttpReply(event.status_code, _retry_after(event))
+            if event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(_READ_BYTES))
+    finally:
+        writer.close()
+
+
+def _retry_after(response: h11.Response) -> float | None:
+    for name, value in response.headers:
+        if name == b"retry-after":
+            return parse_retry_after(value.decode("ascii", "replace"), dt.datetime.now(dt.UTC))
+    return None

@@ -1,0 +1,59 @@
+"""From a filed state of a result to what is sent of it; the same state gives the same bytes."""
+
+from typing import Any, get_args
+
+import orjson
+
+from service.outputs.report import (
+    ReportedResult,
+    ResultStatus,
+    Review,
+    amended_result,
+    reported_result,
+)
+from service.records.results import RecordedResult, ResultVersion
+
+
+def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:
+    """Return a state of a result as laboratory messages report it.
+
+    Raises:
+        ValueError: The filed document, or the status, is none that this version knows.
+    """
+    report = reported_result(result.document)
+    if version.reviewer is None:
+        return report
+    statuses: tuple[ResultStatus, ...] = get_args(ResultStatus)
+    status = next((known for known in statuses if known == version.status), None)
+    if status is None:
+        raise ValueError(f"the result has the unknown status {version.status!r}")
+    review = Review(version.reviewer, version.reason, version.created_utc)
+    return amended_result(report, status=status, review=review, count=version.count)
+
+
+def event_of(result: RecordedResult, version: ResultVersion) -> bytes:
+    """Return a state of a result as the event that webhooks carry: JSON in UTF-8."""
+    review: dict[str, Any] | None = None
+    if version.decision is not None:
+        review = {
+            "decision": version.decision,
+            "reviewer": version.reviewer,
+            "reason": version.reason,
+        }
+    return orjson.dumps(
+        {
+            "type": "result.created" if review is None else "result.reviewed",
+            "timestamp": version.created_utc,
+            "data": {
+                "id": result.id,
+                "version": version.version,
+                "status": version.status,
+                "count": version.count,
+                "accession": result.accession,
+                "specimen_id": result.specimen_id,
+                "order_id": result.order_id,
+                "review": review,
+                "document": result.document,
+            },
+        }
+    )
