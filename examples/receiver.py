@@ -9,6 +9,7 @@ real one files in its database, in the same transaction as the key. Standard lib
 
 import argparse
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -37,9 +38,9 @@ class Inbox:
             self.arrivals.append(known)
             if known not in self.filed:
                 self.filed[known] = body
-                print(f"{kind:8} {key} filed, {len(body)} bytes", flush=True)  # noqa: T201
+                print(f"{kind:8} {key} filed, {len(body)} bytes", flush=True)
             else:
-                print(f"{kind:8} {key} again, was filed before", flush=True)  # noqa: T201
+                print(f"{kind:8} {key} again, was filed before", flush=True)
         return 200
 
 
@@ -129,11 +130,9 @@ def main() -> None:
     inbox = Inbox()
     listener = mllp_server(options.mllp_port, inbox)
     threading.Thread(target=listener.serve_forever, daemon=True).start()
-    print(f"http://127.0.0.1:{options.port}/webhook and /fhir; MLLP on {options.mllp_port}")  # noqa: T201
-    try:
+    print(f"http://127.0.0.1:{options.port}/webhook and /fhir; MLLP on {options.mllp_port}")
+    with contextlib.suppress(KeyboardInterrupt):
         http_server(options.port, inbox, options.secret).serve_forever()
-    except KeyboardInterrupt:
-        pass
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ class Settings(BaseSettings):
         extra="forbid",
         validate_default=True,
         use_attribute_docstrings=True,
+        # What is wrong may be a secret; the message names the setting.
+        hide_input_in_errors=True,
         # `model_` is pydantic's own namespace; `models_dir` is no attempt to enter it.
         protected_namespaces=(),
     )

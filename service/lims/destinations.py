@@ -53,7 +53,13 @@ HttpUrl = Annotated[str, AfterValidator(_checked_url)]
 class _Destination(BaseModel):
     """Base: closed and frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        # What is wrong may be a secret.
+        hide_input_in_errors=True,
+    )
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """What records and the audit trail call it; part of the key of each delivery, so keep it."""

@@ -86,8 +86,8 @@ async def post(
                 *headers.items(),
             ],
         )
-        for event in (request, h11.Data(data=body), h11.EndOfMessage()):
-            writer.write(connection.send(event) or b"")
+        for part in (request, h11.Data(data=body), h11.EndOfMessage()):
+            writer.write(connection.send(part) or b"")
         await writer.drain()
         while True:
             event = connection.next_event()
