@@ -18,7 +18,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve install-serve install-dev test check format lock train export quantize report bench \
+.PHONY: help serve install-serve install-dev test soak-delivery check format lock train export quantize report bench \
 	bench-peers image-check clean
 
 help:  ## Show the targets
@@ -33,6 +33,11 @@ install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
 
 test: $(DEV_ENV)/.ready  ## Run all tests
 	$(DEV)python -m pytest -n 2 --dist loadfile
+
+soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (15 minutes)
+	DELIVERY_KILLS=$(KILLS) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
+		tests/service/lims/test_delivery.py -k kills
+KILLS ?= 100
 
 check: $(DEV_ENV)/.ready  ## Format, lint, types, import rules
 	$(DEV)ruff format --check .
