@@ -111,6 +111,10 @@ class Carrier:
             except KaryonError as error:
                 _logger.warning("outbox not reached", destination=name, reason=str(error))
                 pause_s = _PAUSE_AFTER_FAULT_S
+            except Exception:
+                # A fault of ours must not end deliveries until the next start.
+                _logger.exception("delivery failed unexpectedly", destination=name)
+                pause_s = _PAUSE_AFTER_FAULT_S
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
 
@@ -122,7 +126,11 @@ class Carrier:
         claimed = await self._recorder.write(
             lambda transaction: claim(transaction, name, most=_MOST_AT_ONCE, lease_s=lease_s)
         )
-        await asyncio.gather(*(self._attempt(self._adapters[name], item) for item in claimed))
+        attempts = (self._attempt(self._adapters[name], item) for item in claimed)
+        # All end before one that failed is told of: none goes on unwatched.
+        for fault in await asyncio.gather(*attempts, return_exceptions=True):
+            if fault is not None:
+                raise fault
         return len(claimed)
 
     async def _attempt(self, adapter: Adapter, delivery: Delivery) -> None:
@@ -155,7 +163,13 @@ class Carrier:
                 return await adapter.send(message)
         except TimeoutError:
             return Outcome("retry", "no answer in time")
-        except (OSError, EOFError, asyncio.LimitOverrunError, h11.ProtocolError) as error:
+        except (
+            OSError,
+            EOFError,
+            asyncio.LimitOverrunError,
+            h11.ProtocolError,
+            UnicodeError,  # a host name that is none
+        ) as error:
             # The type alone: the text may name hosts and addresses of the laboratory's network.
             return Outcome("retry", type(error).__name__)
 

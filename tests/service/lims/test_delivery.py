@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
@@ -177,6 +178,47 @@ def test_refusals_failures_and_resends(
 def acknowledged(database: Database) -> int:
     with database.reading() as connection:
         return len(list_deliveries(connection, status="delivered", most=100_000))
+
+
+def test_receivers_that_hang_up_hang_or_are_nobody(
+    api_settings: Settings, serve: Serve, tmp_path: Path, he_png: bytes
+) -> None:
+    class HangUp(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+
+    class Hang(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(65_536):
+                pass
+
+    closed, silent = (
+        serve(socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler))
+        for handler in (HangUp, Hang)
+    )
+    common = {"allow_private": True, "kind": "fhir"}
+    targets: list[dict[str, Any]] = [
+        {**common, "name": "closes", "url": f"http://127.0.0.1:{closed}/"},
+        {**common, "name": "hangs", "url": f"http://127.0.0.1:{silent}/"},
+        {**common, "name": "private", "url": f"http://127.0.0.1:{silent}/", "allow_private": False},
+        {**common, "name": "no-name", "url": f"http://{'x' * 64}.invalid/"},
+        {
+            "allow_private": True,
+            "name": "mllp",
+            "kind": "mllp",
+            "host": "127.0.0.1",
+            "port": closed,
+        },
+    ]
+    app = delivering(api_settings.model_copy(update={"delivery_timeout_s": 0.3}), tmp_path, targets)
+    with TestClient(app) as client:
+        client.post("/segment", content=he_png, headers={"Content-Type": "image/png"})
+        eventually(lambda: all(item["outcome"] for item in listed(client)), "all were tried")
+        said = {item["destination"]: item["outcome"] for item in listed(client, status="pending")}
+    assert said.pop("closes") in {"RemoteProtocolError", "ConnectionResetError"}
+    assert said.pop("mllp") in {"IncompleteReadError", "ConnectionResetError"}
+    assert said.pop("no-name").startswith("Unicode")
+    assert said == {"hangs": "no answer in time", "private": "ForbiddenAddressError"}
 
 
 class Service:
