@@ -34,7 +34,7 @@ install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
 test: $(DEV_ENV)/.ready  ## Run all tests
 	$(DEV)python -m pytest -n 2 --dist loadfile
 
-soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (15 minutes)
+soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (20 minutes)
 	DELIVERY_KILLS=$(KILLS) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
 		tests/service/lims/test_delivery.py -k kills
 KILLS ?= 100
