@@ -1,4 +1,4 @@
-"""A Python client of a running Karyon service: `pip install karyon[client]`, see docs/client.md.
+"""A Python client of a running Karyon service: the extra `client`, docs/client.md.
 
 ```
 Client, AsyncClient ──► calls (what to send) ──► attempts (whether and when to send it again)
