@@ -1,5 +1,6 @@
 """`python -m training`: train a model, resume a run, judge a model."""
 
+import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,8 +12,15 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 
-from training.config import TrainingConfig, load_config, with_hold_out
+from training.config import (
+    AugmentationConfig,
+    DataSource,
+    TrainingConfig,
+    load_config,
+    with_hold_out,
+)
 from training.datasets import DatasetError
 from training.quiet import quiet_standard_error
 
@@ -103,6 +111,20 @@ def _run(config: TrainingConfig, run_dir: Path, data_root: Path, *, resume: bool
     console.print(f"best model: {model}")
 
 
+def _nearest_field(name: str) -> str:
+    fields = [*TrainingConfig.model_fields, *DataSource.model_fields]
+    fields += AugmentationConfig.model_fields
+    nearest = difflib.get_close_matches(name, fields, n=1)
+    return (
+        f"; did you mean {nearest[0]}?" if nearest else "; remove it (training/config.py has all)"
+    )
+
+
+def _complain(where: str, message: str) -> None:
+    # Paths stay whole, and brackets in them are no markup.
+    console.print(f"[red]{escape(where)}[/red]: {escape(message)}", highlight=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one line, not a traceback."""
     try:
@@ -110,10 +132,13 @@ def main() -> None:
     except ValidationError as error:
         for problem in error.errors():
             where = ".".join(str(part) for part in problem["loc"]) or "configuration"
-            console.print(f"[red]{where}[/red]: {problem['msg']}", highlight=False)
+            message = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                message = f"unknown field{_nearest_field(str(problem['loc'][-1]))}"
+            _complain(where, message)
         raise SystemExit(2) from None
     except (DatasetError, ValueError, FileNotFoundError, FloatingPointError) as error:
-        console.print(f"[red]error[/red]: {error}", highlight=False)
+        _complain("error", str(error))
         raise SystemExit(2) from None
 
 

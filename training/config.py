@@ -169,15 +169,19 @@ def load_config(path: Path, overrides: dict[str, Any] | None = None) -> Training
         overrides: values that take the place of the file's, by field name.
 
     Raises:
-        ValueError: unknown suffix, syntax, unknown field or value out of range.
+        ValueError: no such file, unknown suffix, syntax, unknown field or value out of range.
     """
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".toml":
-        values = tomllib.loads(text)
-    elif path.suffix == ".json":
-        values = json.loads(text)
-    else:
+    if path.suffix not in (".toml", ".json"):
         raise ValueError(f"{path}: a configuration is a .toml or a .json file")
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file; training/recipes has recipes to start from")
+    text = path.read_text(encoding="utf-8")
+    try:
+        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: {error}; texts stand in quotes, lists in square brackets"
+        ) from error
     return TrainingConfig.model_validate({**values, **(overrides or {})})
 
 

@@ -13,7 +13,7 @@ simple                          TNBC as published (Naylor et al., Zenodo 1175282
 import fnmatch
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 DEFAULT_GROUP_PATTERN = r"^(.*?)[_-]?\d+$"
 """The stem without its last number: `tnbc_p07_2` belongs to `tnbc_p07`."""
+
+_UNREADABLE = "not an image that OpenCV reads; export it again as PNG or TIFF, or remove it"
 
 Kind = Literal["instances", "binary"]
 
@@ -59,17 +61,23 @@ class Sample:
             is separated into connected components (8-neighbourhood), all that it allows.
 
         Raises:
-            DatasetError: when a file is unreadable or the sizes differ.
+            DatasetError: when a file is unreadable, the sizes differ, or labels are in colour.
         """
         bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
         if bgr is None:
-            raise DatasetError(f"{self.image_path}: not an image that OpenCV reads")
+            raise DatasetError(f"{self.image_path}: {_UNREADABLE}")
         raw = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
         if raw is None:
-            raise DatasetError(f"{self.label_path}: not an image that OpenCV reads")
+            raise DatasetError(f"{self.label_path}: {_UNREADABLE}")
         if raw.ndim == 3:
             # Published masks are often saved as RGB or RGBA; alpha says nothing about nuclei.
-            raw = raw[..., :3].max(axis=2)
+            colours = raw[..., :3]
+            raw = colours.max(axis=2)
+            if self.kind == "instances" and (colours != raw[..., None]).any():
+                raise DatasetError(
+                    f"{self.label_path}: an annotation in colour; save labels as a grey image of "
+                    "8 or 16 bits with one number a nucleus and 0 for background"
+                )
         if raw.shape != bgr.shape[:2]:
             raise DatasetError(
                 f"{self.stem}: image is {bgr.shape[1]}x{bgr.shape[0]} px but its annotation "
@@ -109,11 +117,16 @@ def _read_simple(root: Path, group_pattern: re.Pattern[str]) -> list[Sample]:
     kind: Kind = "instances" if (root / "labels").is_dir() else "binary"
     folder = root / ("labels" if kind == "instances" else "masks")
     if not folder.is_dir():
-        raise DatasetError(f"{root}: images/ is there, but neither labels/ nor masks/")
+        raise DatasetError(
+            f"{root}: images/ is there, but neither labels/ nor masks/; labels/ takes one number a "
+            "nucleus, masks/ black and white"
+        )
     annotations = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
     images = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise DatasetError(f"{root / 'images'}: no image ({', '.join(IMAGE_SUFFIXES)})")
+        raise DatasetError(
+            f"{root / 'images'}: no image; put the images there as {', '.join(IMAGE_SUFFIXES)}"
+        )
     missing = [path.name for path in images if path.stem not in annotations]
     if missing:
         raise DatasetError(
@@ -175,8 +188,40 @@ def split_by_group(
     held_out = {sample.group for sample in select_groups(samples, validation)}
     train = [sample for sample in samples if sample.group not in held_out]
     if not train:
-        raise DatasetError("every group is held out for validation; nothing is left to train on")
+        raise DatasetError(
+            "every group is held out for validation and nothing is left to train on; hold out "
+            f"fewer than {', '.join(sorted(held_out))}"
+        )
     return train, [sample for sample in samples if sample.group in held_out]
+
+
+def check_splits(
+    train: Mapping[str, Sequence[Sample]], validation: Mapping[str, Sequence[Sample]]
+) -> None:
+    """Refuse data in which an image that is held out is trained on under another name.
+
+    Args:
+        train: training samples by source name.
+        validation: validation samples by source name.
+
+    Raises:
+        DatasetError: when two sources share an image, byte by byte, on both sides.
+    """
+    held_out = {
+        hashlib.sha256(sample.image_path.read_bytes()).digest(): (name, sample)
+        for name, samples in validation.items()
+        for sample in samples
+    }
+    for name, samples in train.items():
+        for sample in samples:
+            digest = hashlib.sha256(sample.image_path.read_bytes()).digest()
+            if digest in held_out:
+                source, held = held_out[digest]
+                raise DatasetError(
+                    f"{held.image_path.name} is held out in {source} and trained on in {name} as "
+                    f"{sample.image_path.name}; leave it out of one, or hold its patient out in "
+                    "both, or the run's figures mean nothing"
+                )
 
 
 def dataset_digest(samples: Sequence[Sample]) -> str:

@@ -34,7 +34,13 @@ from training.callbacks import (
 )
 from training.config import DataSource, TrainingConfig
 from training.crops import CropDataset, load_images, validation_tiles
-from training.datasets import Sample, dataset_digest, read_dataset, split_by_group
+from training.datasets import (
+    Sample,
+    check_splits,
+    dataset_digest,
+    read_dataset,
+    split_by_group,
+)
 from training.lineage import copy_records
 from training.losses import make_loss
 from training.metrics import make_metrics
@@ -82,12 +88,6 @@ def fit(
     keras.config.set_dtype_policy(config.precision)
 
     train, validation = read_sources(config, data_root or Path())
-    # Nothing is written before the data has been read: a mistyped path leaves no half-made run.
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
-    _write_data_record(run_dir, config, train, validation)
-    if config.initial_model is not None:
-        copy_records(Path(config.initial_model).parent, run_dir)
     channels = len(config.channels)
     state = RunState(run_dir / "state.npz")
     first_epoch = state.epochs_done() if resume else 0
@@ -108,6 +108,12 @@ def fit(
     validation_data = validation_tiles(held_out, config.crop_px)
 
     model = build_model(config, data_root or Path())
+    # Nothing is written before all has been read: a mistyped path leaves no half-made run.
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
+    _write_data_record(run_dir, config, train, validation)
+    if config.initial_model is not None:
+        copy_records(Path(config.initial_model).parent, run_dir)
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
     for start, end, frozen in _phases(config):
         if first_epoch >= min(end, last_epoch):
@@ -224,6 +230,8 @@ def read_sources(
         train[source.name], validation[source.name] = split_by_group(
             samples, source.validation_groups
         )
+    trained_on = {source.name: train[source.name] for source in config.data if source.weight > 0}
+    check_splits(trained_on, validation)
     return train, validation
 
 

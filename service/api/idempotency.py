@@ -253,7 +253,7 @@ def refuse_without_records(header: str | None) -> None:
     """
     if header is not None:
         raise InvalidParameterError(
-            "This service keeps no records and cannot honour an Idempotency-Key.",
+            "This service keeps no records and cannot honour an Idempotency-Key; leave it out.",
             parameter=HEADER,
             place="header",
         )

@@ -37,7 +37,7 @@ class TokenVerifier:
             import jwt  # noqa: PLC0415  an extra, needed only where an issuer is configured
         except ImportError as error:
             raise ProviderError(
-                "OIDC needs the extra `oidc`: pip install 'karyon[oidc]'"
+                "OIDC needs the extra `oidc`: pip install '.[oidc]' in a checkout"
             ) from error
         self._jwt = jwt
         self._issuer = issuer

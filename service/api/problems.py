@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from service import errors
 from service.api.challenge import CHALLENGED, challenge
+from service.api.known_names import unknown_name_message
 from service.api.problem_table import (
     PROBLEM_TYPES,
     PROBLEMS_BY_NAME,
@@ -51,15 +52,19 @@ def problem_type_of(error: Exception) -> ProblemType:
     return PROBLEMS_BY_NAME["internal-error"]
 
 
-def _validation_errors(error: RequestValidationError) -> list[dict[str, Any]]:
+def _validation_errors(request: Request, error: RequestValidationError) -> list[dict[str, Any]]:
     # `input` and `ctx` are left out: they repeat what the caller sent, at any length.
-    return [
-        {
-            "location": [str(step)[:64] for step in detail["loc"]],
-            "message": detail["msg"],
-        }
-        for detail in error.errors()[:_MOST_PARAMETER_ERRORS]
-    ]
+    listed: list[dict[str, Any]] = []
+    for detail in error.errors()[:_MOST_PARAMETER_ERRORS]:
+        location = [str(step)[:64] for step in detail["loc"]]
+        message = detail["msg"]
+        if detail["type"] == "extra_forbidden":
+            message = unknown_name_message(request, location)
+        entry = {"location": location, "message": message}
+        # Parameters that two dependencies of a route share are validated once for each.
+        if entry not in listed:
+            listed.append(entry)
+    return listed
 
 
 def problem_document(
@@ -116,7 +121,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     parameter_errors: list[dict[str, Any]] = []
     headers: dict[str, str] = {}
     if isinstance(error, RequestValidationError):
-        parameter_errors = _validation_errors(error)
+        parameter_errors = _validation_errors(request, error)
         detail = "; ".join(
             f"{'.'.join(item['location'][1:])}: {item['message']}" for item in parameter_errors[:5]
         )

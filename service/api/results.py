@@ -13,7 +13,12 @@ from service.api.auth import ResultsCaller
 from service.api.documentation import REQUEST_ID_HEADER, problem_answers
 from service.api.idempotency import to_response
 from service.api.negotiation import JSON
-from service.api.record_schemas import ResultStatus
+from service.api.record_answers import (
+    RecordedResultAnswer,
+    ResultHistory,
+    ResultList,
+    ResultStatus,
+)
 from service.api.state import RecorderDependency
 from service.errors import InvalidParameterError
 from service.records.idempotency import StoredAnswer
@@ -151,7 +156,7 @@ def to_answer(document: dict[str, Any], *, version: int | None = None) -> Stored
     summary="List and search recorded results",
     response_class=Response,
     responses={
-        **json_answer(record_schemas.ResultList, "A page of results.", record_schemas.LIST_EXAMPLE),
+        **json_answer(ResultList, "A page of results.", record_schemas.LIST_EXAMPLE),
         **problem_answers(*_PROBLEMS),
     },
 )
@@ -190,7 +195,7 @@ async def list_recorded_results(
     response_class=Response,
     responses={
         **json_answer(
-            record_schemas.RecordedResultAnswer,
+            RecordedResultAnswer,
             "The result as it is filed.",
             record_schemas.RESULT_EXAMPLE,
             **ETAG_HEADER,
@@ -221,7 +226,7 @@ async def get_recorded_result(
     response_class=Response,
     responses={
         **json_answer(
-            record_schemas.ResultHistory,
+            ResultHistory,
             "Every state, the first first.",
             record_schemas.HISTORY_EXAMPLE,
         ),

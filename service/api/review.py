@@ -14,6 +14,7 @@ from service.api.auth import ReviewCaller
 from service.api.documentation import problem_answers
 from service.api.idempotency import REPLAYED_HEADER, IdempotencyKeyHeader
 from service.api.negotiation import JSON
+from service.api.record_answers import RecordedResultAnswer
 from service.api.results import ETAG_HEADER, ResultId, json_answer, to_answer
 from service.api.reviewed_labels import labels_from_png, labels_from_runs, number_and_encode
 from service.api.schemas import RunLengths
@@ -168,7 +169,7 @@ _REQUEST_BODY: dict[str, Any] = {
     openapi_extra={"requestBody": _REQUEST_BODY},
     responses={
         **json_answer(
-            record_schemas.RecordedResultAnswer,
+            RecordedResultAnswer,
             "The result as it stands now.",
             record_schemas.RESULT_EXAMPLE,
             **ETAG_HEADER,

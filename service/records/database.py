@@ -157,7 +157,7 @@ def _create_engine(url: str | None, data_dir: Path) -> sa.Engine:
         engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
     except (ImportError, NoSuchModuleError) as error:
         raise DatabaseError(
-            "PostgreSQL needs the extra `postgres`: pip install 'karyon[postgres]'"
+            "PostgreSQL needs the extra `postgres`: pip install '.[postgres]' in a checkout"
         ) from error
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _prepare_sqlite)

@@ -215,14 +215,22 @@ def load_encoder_file(encoder: keras.Model, path: Path) -> None:
         path: a legacy Keras `.h5` weights file; layers that it lacks stay as they are.
 
     Raises:
-        ValueError: when the file is missing, or fits no layer of the encoder.
+        ValueError: when the file is missing, is no weights file, or fits no layer of the encoder.
     """
     if not path.is_file():
         raise ValueError(f"encoder weights {path} not found; give a file, 'imagenet' or 'none'")
     before = [weight.copy() for weight in encoder.get_weights()]
-    encoder.load_weights(str(path), by_name=True)
+    try:
+        encoder.load_weights(str(path), by_name=True)
+    except OSError as error:
+        raise ValueError(
+            f"encoder weights {path.name} is no Keras weights file ({path}); give a .h5 file of "
+            "weights, 'imagenet' or 'none'"
+        ) from error
     changed = sum(
         not np.array_equal(old, new) for old, new in zip(before, encoder.get_weights(), strict=True)
     )
     if changed == 0:
-        raise ValueError(f"encoder weights {path} hold no layer of {encoder.name}")
+        raise ValueError(
+            f"encoder weights {path} hold no layer of {encoder.name}; give those of that network"
+        )

@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from service.api.record_schemas import (
+from service.api.record_answers import (
     AuditLine,
     RecordedResultAnswer,
     ResultHistory,
