@@ -100,21 +100,28 @@ def area_key(answer: Answer) -> tuple[str, str]:
     return ("area_um2", "µm²") if known else ("area_px", "px")
 
 
-def area_histogram(answer: Answer, *, bins: int = 20) -> dict[str, list[float]]:
-    """Return the histogram of the areas: the lower edges of equal bins, and nuclei in each."""
-    key, unit = area_key(answer)
+def area_histogram(answer: Answer, *, bins: int = 20) -> list[dict[str, float]]:
+    """Return the histogram of the areas, in the unit of `area_key`.
+
+    Args:
+        answer: With nuclei.
+        bins: Most bins.
+
+    Returns:
+        One row a bin, `from` inclusive, `to` exclusive, `nuclei` in it; bins are equally wide.
+    """
+    key, _ = area_key(answer)
     areas = [float(item[key]) for item in answer["nuclei"] or ()]
-    column = f"Area ({unit})"
     if not areas:
-        return {column: [], "Nuclei": []}
+        return []
     width = _round_up(max(areas) / bins)
     counts = [0] * (int(max(areas) // width) + 1)
     for area in areas:
         counts[int(area // width)] += 1
-    return {
-        column: [round(index * width, 6) for index in range(len(counts))],
-        "Nuclei": [float(count) for count in counts],
-    }
+    return [
+        {"from": round(place * width, 6), "to": round((place + 1) * width, 6), "nuclei": count}
+        for place, count in enumerate(counts)
+    ]
 
 
 def _round_up(width: float) -> float:

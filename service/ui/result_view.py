@@ -1,11 +1,13 @@
 """One image: the picture, the figures, the nuclei, the quality, the files, the review."""
 
+import html
+
 import streamlit as st
 
 from service.ui import words
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
-from service.ui.drawing import Answer, area_histogram, nuclei_table, viewer_data
+from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
 from service.ui.pictures import Picture
 from service.ui.review_view import show_review
 from service.ui.session import Choices, answer_with_nuclei, picture_url, show_error
@@ -41,25 +43,27 @@ def show_figures(answer: Answer) -> None:
     count.metric("Nuclei", f"{answer['count']:,}")
     density.metric("Density", words.density_text(answer))
     area.metric("Median area", words.area_text(answer))
-    st.caption(
-        f"Count interval: {words.interval_text(answer)}  \n"
-        f"Resolution: {words.resolution_text(answer)}.  \n"
-        f"Model {answer['model']['name']} {answer['model']['version']}, {answer['precision']},"
-        f" {answer['timings_ms']['total']:.0f} ms."
-    )
+    for line in (
+        f"Count interval: {words.interval_text(answer)}",
+        f"Resolution: {words.resolution_text(answer)}.",
+        words.origin_text(answer),
+    ):
+        st.html(f'<p class="figure-note">{html.escape(line)}</p>')
     if answer["quality"]["review_recommended"]:
-        st.warning("Look before you use this count: see the tab “Quality”.", icon="⚠️")
+        st.warning(
+            "Look before you use this count: see the tab “Quality”.", icon=":material/warning:"
+        )
 
 
 def show_quality(answer: Answer) -> None:
     """Show every flag in plain words; those that fired first, with what to do."""
     for state, text, remedy in words.flag_lines(answer["quality"]):
         if state == "fired":
-            st.warning(f"**{text}**\n\nWhat to do: {remedy}", icon="⚠️")
+            st.warning(f"**{text}**\n\nWhat to do: {remedy}", icon=":material/warning:")
         elif state == "fine":
-            st.markdown(f"✅ {text}")
+            st.markdown(f":material/check_circle: {text}")
         else:
-            st.markdown(f"❔ {text}")
+            st.markdown(f":material/help: {text}")
 
 
 def _show_picture(choices: Choices, picture: Picture, answer: Answer) -> None:
@@ -110,13 +114,30 @@ def _show_nuclei(answer: Answer) -> None:
     )
     st.dataframe(
         table,
-        height=230,
+        height=180,
         hide_index=True,
         key="table",
         on_select=take_row,
         selection_mode="single-row",
         alt="Table of nuclei, the largest first",
     )
+    _show_histogram(answer)
+
+
+def _show_histogram(answer: Answer) -> None:
     histogram = area_histogram(answer)
-    column = next(iter(histogram))
-    st.bar_chart(histogram, x=column, y="Nuclei", height=200, color="#1d4ed8")
+    title = f"Area ({area_key(answer)[1]})"
+    st.vega_lite_chart(
+        histogram,
+        {
+            "mark": {"type": "bar", "color": "#1d4ed8"},
+            "encoding": {
+                "x": {"field": "from", "bin": "binned", "type": "quantitative", "title": title},
+                "x2": {"field": "to"},
+                "y": {"field": "nuclei", "type": "quantitative", "title": "Nuclei"},
+                "tooltip": [{"field": name} for name in ("from", "to", "nuclei")],
+            },
+        },
+        height=200,
+        key="histogram",
+    )

@@ -9,6 +9,12 @@ from service.ui.drawing import Answer
 from service.ui.session import Choices, show_error
 
 DECISIONS = {"Accept": "accept", "Correct the count": "edit", "Reject": "reject"}
+_ALLOWED = {
+    "preliminary": list(DECISIONS),
+    "final": ["Correct the count", "Reject"],
+    "corrected": ["Correct the count", "Reject"],
+    "cancelled": [],
+}
 _STALE = 412
 
 
@@ -27,12 +33,21 @@ def show_review(choices: Choices, answer: Answer) -> None:
             return
     result, etag = st.session_state[seen_key]
     _show_state(result["current"])
+    allowed = _ALLOWED[result["current"]["status"]]
+    if not allowed:
+        return
     with st.form("review", border=False):
-        decision = DECISIONS[st.radio("Decision", list(DECISIONS), horizontal=True, key="decision")]
-        count = st.number_input(
-            "Right count (to correct)", 0, 10_000_000, answer["count"], 1, key="right_count"
+        decision = DECISIONS[st.radio("Decision", allowed, horizontal=True, key="decision")]
+        left, right = st.columns(2)
+        count = left.number_input(
+            "Right count (to correct)",
+            0,
+            10_000_000,
+            answer["count"],
+            1,
+            key=f"right_count {answer['id']}",
         )
-        reviewer = st.text_input("Reviewer", max_chars=255, key="reviewer").strip()
+        reviewer = right.text_input("Reviewer", max_chars=255, key="reviewer").strip()
         reason = st.text_area(
             "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
         ).strip()

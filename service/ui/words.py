@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 RESEARCH_USE_ONLY: Final = (
-    "**Research use only.** Not for use in diagnostic procedures. Every result is preliminary until"
+    "Research use only. Not for use in diagnostic procedures. Every result is preliminary until"
     " a qualified person has reviewed it."
 )
 
@@ -31,8 +31,8 @@ def interval_text(answer: dict[str, Any]) -> str:
     interval = answer["count_interval"]
     if interval is None:
         return (
-            "No interval: the model states none for this, or a threshold was changed from the one"
-            " that it was calibrated with."
+            "none stated. The model has none, or a threshold was changed from the one that it was"
+            " calibrated with."
         )
     return (
         f"{interval['lower']} to {interval['upper']} in {interval['level']:.0%} of images like"
@@ -65,6 +65,13 @@ def resolution_text(answer: dict[str, Any]) -> str:
         case "image":
             return f"{mpp}, from the file's tag {image['mpp_tag']}"
     return f"{mpp} is only assumed: give the resolution for densities and areas in µm²"
+
+
+def origin_text(answer: dict[str, Any]) -> str:
+    """Return which model made the answer, in what precision and time."""
+    model = answer["model"]
+    duration = f"{answer['timings_ms']['total']:.0f} ms"
+    return f"Model {model['name']} {model['version']}, {answer['precision']}, {duration}."
 
 
 def flag_lines(quality: dict[str, Any]) -> list[tuple[str, str, str]]:
