@@ -43,12 +43,12 @@ def show_figures(answer: Answer) -> None:
     count.metric("Nuclei", f"{answer['count']:,}")
     density.metric("Density", words.density_text(answer))
     area.metric("Median area", words.area_text(answer))
-    for line in (
+    notes = (
         f"Count interval: {words.interval_text(answer)}",
         f"Resolution: {words.resolution_text(answer)}.",
         words.origin_text(answer),
-    ):
-        st.html(f'<p class="figure-note">{html.escape(line)}</p>')
+    )
+    st.html(f'<p class="figure-note">{"<br>".join(html.escape(note) for note in notes)}</p>')
     if answer["quality"]["review_recommended"]:
         st.warning(
             "Look before you use this count: see the tab “Quality”.", icon=":material/warning:"
@@ -114,7 +114,7 @@ def _show_nuclei(answer: Answer) -> None:
     )
     st.dataframe(
         table,
-        height=180,
+        height=178,
         hide_index=True,
         key="table",
         on_select=take_row,
@@ -138,6 +138,6 @@ def _show_histogram(answer: Answer) -> None:
                 "tooltip": [{"field": name} for name in ("from", "to", "nuclei")],
             },
         },
-        height=200,
+        height=155,
         key="histogram",
     )
