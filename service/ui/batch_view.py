@@ -21,9 +21,7 @@ def show_batch(choices: Choices) -> None:
         def tell(done: int, item: BatchItem) -> None:
             bar.progress(done / len(pictures), f"{done} of {len(pictures)}: {item.name}")
 
-        parameters = {**choices.parameters}
-        if choices.model is not None:
-            parameters["model"] = choices.model
+        parameters = {**choices.parameters, "model": choices.model}
         items = segment_all(choices.client, pictures, parameters, choices.identity, tell)
         st.session_state["batch"] = ([item.row() for item in items], to_zip(items))
     if "batch" not in st.session_state:

@@ -19,7 +19,7 @@ class Choices:
     Attributes:
         client: The service.
         models: Names with versions, the default one first.
-        model: The chosen one; None where the service has not told any.
+        model: The chosen one.
         parameters: Query parameters for `POST /segment`, without the model.
         identity: Accession, specimen and order.
         style: Of the outlines.
@@ -28,7 +28,7 @@ class Choices:
 
     client: KaryonClient
     models: list[str]
-    model: str | None
+    model: str
     parameters: Parameters = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
     style: OutlineStyle = field(default_factory=OutlineStyle)
@@ -60,18 +60,14 @@ def segmented(choices: Choices, picture: Picture, *, model: str | None, **parame
     Raises:
         ServiceError: The service refuses or is away.
     """
-    asked = {**choices.parameters, **parameters}
-    if model is not None:
-        asked["model"] = model
+    asked = {**choices.parameters, **parameters, "model": model}
     client = choices.client
     return _segmented(
         client.url, client.api_key, picture.content, picture.name, asked, choices.identity
     )
 
 
-def answer_with_nuclei(
-    choices: Choices, picture: Picture, *, model: str | None
-) -> tuple[Answer, bytes]:
+def answer_with_nuclei(choices: Choices, picture: Picture, *, model: str) -> tuple[Answer, bytes]:
     """Return the whole JSON answer, parsed and as it came (its signature is over those values)."""
     content = segmented(choices, picture, model=model, include="nuclei,mask", mask="probability")
     answer: Answer = json.loads(content)
