@@ -54,7 +54,7 @@ def picture_url(content: bytes) -> str | None:
     return to_data_url(content)
 
 
-def segmented(choices: Choices, picture: Picture, *, model: str | None, **parameters: str) -> bytes:
+def segmented(choices: Choices, picture: Picture, *, model: str, **parameters: str) -> bytes:
     """Return the service's answer in bytes, from this session's earlier ones where it was asked.
 
     Raises:

@@ -24,6 +24,7 @@ def choose_service() -> Choices | None:
         if error.status in (_UNAUTHORISED, _FORBIDDEN):
             _ask_for_key()
         show_error(error)
+        st.button("Try again", key="try again")
         return None
     if client.api_key:
         _ask_for_key()

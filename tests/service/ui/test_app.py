@@ -183,8 +183,13 @@ def test_the_key_is_asked_for_only_where_the_service_does(
     assert "expired or revoked" in texts(test)
 
 
-def test_an_absent_service_is_named_with_the_remedy(app: App) -> None:
+def test_an_absent_service_is_named_with_the_remedy(
+    app: App, running_service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     test = app(url="http://127.0.0.1:9", sample=None)
     assert "make serve" in texts(test)
+    monkeypatch.setenv("KARYON_URL", running_service.url)
+    test.button(key="try again").click().run()
+    assert "choose a sample" in texts(test)
     with pytest.raises(ServiceError, match="cannot be reached"):
         KaryonClient("http://127.0.0.1:9").models()
