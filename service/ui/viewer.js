@@ -83,6 +83,7 @@ export default function (component) {
   };
 
   draw(svg, data);
+  parentElement.querySelector(".marks").hidden = !data.markable;
   const marked = svg.querySelector(".marked");
   if (marked && view.marked !== data.selected && view.width < data.width) {
     const box = marked.getBBox();

@@ -16,7 +16,7 @@ _HTML: Final = """
   <button class="farther" aria-label="Zoom out">&minus;</button>
   <button class="fit">Fit</button>
   <output aria-live="polite"></output>
-  <span class="hint">Wheel or + and &minus; zoom, drag or arrow keys pan, a click marks.</span>
+  <span class="hint">Wheel or + and &minus; zoom, drag or arrow keys pan<span class="marks">, a click marks</span>.</span>
 </div>
 """
 
@@ -38,6 +38,10 @@ def show_viewer(
         css=(assets / "viewer.css").read_text("utf-8"),
         js=(assets / "viewer.js").read_text("utf-8"),
     )
-    result = component(data=data, key=key, on_nucleus_change=on_nucleus or (lambda: None))
+    result = component(
+        data={**data, "markable": on_nucleus is not None},
+        key=key,
+        on_nucleus_change=on_nucleus or (lambda: None),
+    )
     clicked = result.get("nucleus")
     return None if clicked is None else int(clicked)
