@@ -16,7 +16,8 @@ _HTML: Final = """
   <button class="farther" aria-label="Zoom out">&minus;</button>
   <button class="fit">Fit</button>
   <output aria-live="polite"></output>
-  <span class="hint">Wheel or + and &minus; zoom, drag or arrow keys pan<span class="marks">, a click marks</span>.</span>
+  <span class="hint">Wheel or + and &minus; zoom, drag or arrow keys pan<span
+    class="marks">, a click marks</span>.</span>
 </div>
 """
 
