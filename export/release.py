@@ -26,7 +26,6 @@ from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
-from export.onnx_file import write
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
@@ -281,6 +280,8 @@ def _quality_reference(
 def _stamp(proto: "onnx.ModelProto", contract: ModelContract, path: Path) -> ModelSession:
     """Write graph and contract, and load them as the service does."""
     check_contract(contract.to_metadata())
+    from export.onnx_file import write  # noqa: PLC0415  loads onnx
+
     write(proto, contract, path)
     return ModelSession.load(path, provider="cpu")
 

@@ -76,6 +76,7 @@ class Roster:
         self._ready: dict[ModelSession, tuple[Segmenter, Canary]] = {}
         for session in repository.all():
             self._ready[session] = self._prepare(session)
+        give_back_memory()
         for session in repository.all():
             self._show(session)
             if repository.get(session.contract.name) is session:

@@ -42,7 +42,9 @@ def test_a_lost_device_ends_the_process(
         text=True,
     )
     assert process.stdout is not None
-    url = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    # Logs share standard output here: nobody configured them.
+    found = (re.search(r"http://127\.0\.0\.1:\d+", line) for line in process.stdout)
+    url = next(filter(None, found), None)
     assert url is not None, process.communicate(timeout=10)
     image = (test_data / "images" / "nucls_test_1.png").read_bytes()
     answer = httpx.post(f"{url.group()}/segment", files={"image": image}, timeout=30)

@@ -40,7 +40,8 @@ def transformer_block(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
     )(y, y)
     x = layers.Add(name=f"{name}_attention_add")([x, y])
     y = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_mlp_norm")(x)
-    y = layers.Dense(MLP_RATIO * width, activation="gelu", name=f"{name}_mlp_a")(y)
+    # SiLU in place of the paper's GELU, whose complementary error function ONNX does not have.
+    y = layers.Dense(MLP_RATIO * width, activation="silu", name=f"{name}_mlp_a")(y)
     y = layers.Dense(width, name=f"{name}_mlp_b")(y)
     return layers.Add(name=f"{name}_mlp_add")([x, y])
 
