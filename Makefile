@@ -2,6 +2,7 @@
 PYTHON ?= python3
 RUNTIME ?= cpu
 PORT ?= 8000
+APP_PORT ?= 8501
 DATA ?= data
 ENCODER ?= imagenet
 VERSION ?= 1.1.0
@@ -12,20 +13,24 @@ MODEL ?= models/mobilenetv2_unet/$(VERSION)/model.onnx
 ABLATIONS ?= docs/results/ablations.toml
 
 SERVE_ENV := .venv-serve-$(RUNTIME)
+APP_ENV := .venv-app
 DEV_ENV := .venv
 DEV := $(DEV_ENV)/bin/
 CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v \
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve install-serve install-dev test soak-delivery check format lock train export quantize report bench \
-	bench-peers image-check clean
+.PHONY: help serve app install-serve install-dev test soak-delivery check format lock train export quantize report \
+	bench bench-peers image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 serve: $(SERVE_ENV)/.ready  ## Serve the embedded model on http://127.0.0.1:8000 (RUNTIME=gpu for NVIDIA)
 	$(SERVE_ENV)/bin/python -m service serve --port $(PORT)
+
+app: $(APP_ENV)/.ready  ## The web app on http://127.0.0.1:8501, for the service at KARYON_URL (make serve)
+	$(APP_ENV)/bin/python -m service.ui --server.port $(APP_PORT)
 
 install-serve: $(SERVE_ENV)/.ready  ## Only install what serving needs
 
@@ -78,17 +83,24 @@ image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on D
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
 	uv pip compile -q pyproject.toml --extra gpu $(LOCK) -o requirements/serve-gpu.txt
+	uv pip compile -q pyproject.toml --extra ui $(LOCK) -o requirements/ui.txt
 	uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev --extra load $(LOCK) -o requirements/dev.txt
 LOCK := --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock" --upgrade
 
 clean:  ## Remove environments and caches
-	rm -rf .venv .venv-serve-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-app .venv-serve-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(SERVE_ENV)/.ready: requirements/serve-$(RUNTIME).txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(SERVE_ENV)
 	$(SERVE_ENV)/bin/python $(INSTALL) -r requirements/serve-$(RUNTIME).txt
+	touch $@
+
+$(APP_ENV)/.ready: requirements/ui.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(APP_ENV)
+	$(APP_ENV)/bin/python $(INSTALL) -r requirements/ui.txt
 	touch $@
 
 $(DEV_ENV)/.ready: requirements/dev.txt

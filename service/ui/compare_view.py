@@ -1,0 +1,52 @@
+"""Two models on the same image, side by side."""
+
+import streamlit as st
+
+from service.ui.client import ServiceError
+from service.ui.drawing import viewer_data
+from service.ui.pictures import Picture
+from service.ui.result_view import show_figures, show_quality
+from service.ui.session import Choices, answer_with_nuclei, picture_url, show_error
+from service.ui.viewer import show_viewer
+
+
+def show_comparison(choices: Choices, picture: Picture) -> None:
+    """Let the user choose the second model, and show both with the thresholds of the side bar."""
+    if len(choices.models) == 1:
+        st.info(
+            "This service has one model loaded. Put another into its models folder to compare:"
+            " docs/model-contract.md says how."
+        )
+        return
+    others = [name for name in choices.models if name != choices.model]
+    counts = []
+    for place, column in enumerate(st.columns(2, gap="medium")):
+        with column:
+            if place:
+                model = st.selectbox("Second model", others, key="second model")
+            else:
+                model = choices.model
+                st.selectbox(
+                    "First model (chosen in the side bar)",
+                    [model],
+                    disabled=True,
+                    key="first model",
+                )
+            try:
+                answer, _ = answer_with_nuclei(choices, picture, model=model)
+            except ServiceError as error:
+                show_error(error)
+                continue
+            data = viewer_data(
+                answer,
+                picture_url(picture.content),
+                choices.style,
+                show_probability=choices.show_probability,
+            )
+            show_viewer(data, key=f"viewer {place}")
+            show_figures(answer)
+            with st.expander("Quality"):
+                show_quality(answer)
+            counts.append(answer["count"])
+    if len(counts) == 2:
+        st.markdown(f"Difference of the counts (second less first): **{counts[1] - counts[0]:+,}**")

@@ -1,0 +1,127 @@
+"""The side bar: which image, which model, which thresholds, how it looks, which case."""
+
+from typing import Any
+
+import streamlit as st
+
+from service.ui.client import KaryonClient, Parameters, ServiceError, service_url
+from service.ui.drawing import COLOURS, OutlineStyle
+from service.ui.pictures import SAMPLES, Picture, sample
+from service.ui.session import Choices, show_error
+
+IMAGE_TYPES = ["png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"]
+_GREATEST_AREA_UM2 = 100.0
+_UNAUTHORISED = 401
+_FORBIDDEN = 403
+
+
+def choose_service() -> Choices | None:
+    """Return what the side bar says, or None where the service tells no models."""
+    client = KaryonClient(service_url(), str(st.session_state.get("api_key", "")).strip())
+    try:
+        listed = client.models()
+    except ServiceError as error:
+        if error.status in (_UNAUTHORISED, _FORBIDDEN):
+            _ask_for_key()
+        show_error(error)
+        st.button("Try again", key="try again")
+        return None
+    if client.api_key:
+        _ask_for_key()
+    names = [f"{item['name']}:{item['version']}" for item in _default_first(listed)]
+    model = st.sidebar.selectbox("Model", names, key="model")
+    try:
+        separation = client.model(model)["contract"]["separation"]
+    except ServiceError as error:
+        show_error(error)
+        return None
+    parameters = _thresholds(model, separation)
+    style, show_probability = _look()
+    return Choices(client, names, model, parameters, _case(), style, show_probability)
+
+
+def choose_picture() -> Picture | None:
+    """Return the image that was dropped, else the sample that was chosen."""
+    dropped = st.sidebar.file_uploader("Image (H&E)", IMAGE_TYPES, key="upload")
+    if dropped is not None:
+        return Picture(dropped.name, dropped.getvalue())
+    title = st.sidebar.selectbox(
+        "or a sample", list(SAMPLES), index=None, placeholder="Choose a sample", key="sample"
+    )
+    return None if title is None else sample(title)
+
+
+def _ask_for_key() -> None:
+    st.sidebar.text_input(
+        "API key",
+        type="password",
+        key="api_key",
+        help="The service asks for one. It stays in this browser tab's session only.",
+    )
+
+
+def _default_first(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    return sorted(listed["models"], key=lambda item: (not item["default"], item["name"]))
+
+
+def _thresholds(model: str, separation: dict[str, Any]) -> Parameters:
+    """Return what differs from the model's own values: those alone carry its interval."""
+    own_threshold = float(separation["probability_threshold"])
+    own_area = float(separation["min_area_um2"])
+    threshold = st.sidebar.slider(
+        "Threshold",
+        0.05,
+        0.95,
+        own_threshold,
+        0.01,
+        key=f"threshold {model}",
+        help="Probability from which a pixel counts as nucleus."
+        f" The model's own, calibrated value is {own_threshold:g}.",
+    )
+    area = st.sidebar.slider(
+        "Least area (µm²)",
+        0.0,
+        max(_GREATEST_AREA_UM2, own_area),
+        own_area,
+        0.5,
+        key=f"area {model}",
+        help=f"Smaller nuclei are dropped. The model's own value is {own_area:g}.",
+    )
+    mpp = st.sidebar.number_input(
+        "Resolution (µm per pixel)",
+        0.05,
+        5.0,
+        None,
+        0.01,
+        placeholder="from the file",
+        key="mpp",
+        help="0.25 is 40x, 0.5 is 20x. Without it: the file's tags, else the model's own.",
+    )
+    parameters = {}
+    if threshold != own_threshold:
+        parameters["threshold"] = f"{threshold:g}"
+    if area != own_area:
+        parameters["min_area_um2"] = f"{area:g}"
+    if mpp is not None:
+        parameters["mpp"] = f"{mpp:g}"
+    return parameters
+
+
+def _look() -> tuple[OutlineStyle, bool]:
+    with st.sidebar.expander("Outlines"):
+        colour = st.selectbox("Colour", list(COLOURS), key="colour")
+        thickness_px = st.slider("Thickness (px)", 0.5, 6.0, 2.0, 0.5, key="thickness")
+        opacity = st.slider("Opacity", 0.0, 1.0, 1.0, 0.05, key="opacity")
+        fill = st.slider("Fill", 0.0, 1.0, 0.0, 0.05, key="fill")
+    show_probability = st.sidebar.toggle("Probability map", key="probability")
+    return OutlineStyle(COLOURS[colour], thickness_px, opacity, fill), show_probability
+
+
+def _case() -> dict[str, str]:
+    with st.sidebar.expander("Case"):
+        st.caption("Identifiers of the laboratory, never of a patient.")
+        return {
+            "accession": st.text_input("Accession", key="accession").strip(),
+            "specimen_id": st.text_input("Specimen", key="specimen_id").strip(),
+            "order_id": st.text_input("Order", key="order_id").strip(),
+        }

@@ -1,0 +1,57 @@
+"""Many images at once, through a real service."""
+
+import csv
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from service.ui.batch import BatchItem, segment_all, summary_csv, to_zip
+from service.ui.client import KaryonClient
+from service.ui.pictures import Picture
+
+
+def test_a_bad_file_does_not_stop_the_rest(running_service: Any, test_data: Path) -> None:
+    good = (test_data / "images" / "nucls_test_1.png").read_bytes()
+    pictures = [Picture("a.png", good), Picture("broken.png", b"nothing"), Picture("a.png", good)]
+    told: list[int] = []
+    items = segment_all(
+        KaryonClient(running_service.url),
+        pictures,
+        {"model": "tiny:1.1.0"},
+        {"accession": "S26-1"},
+        lambda done, _: told.append(done),
+    )
+    assert told == [1, 2, 3]
+    with zipfile.ZipFile(io.BytesIO(to_zip(items))) as archive:
+        assert archive.namelist() == [
+            "summary.csv",
+            "001_a.json", "001_a.overlay.png", "003_a.json", "003_a.overlay.png",
+        ]  # fmt: skip
+        rows = list(csv.DictReader(io.StringIO(archive.read("summary.csv").decode())))
+        answer = json.loads(archive.read("001_a.json"))
+        assert archive.read("001_a.overlay.png").startswith(b"\x89PNG")
+    assert [row["file"] for row in rows] == ["a.png", "broken.png", "a.png"]
+    assert rows[0]["count"] == str(answer["count"]) == str(len(answer["nuclei"]))
+    assert answer["identity"]["accession"] == "S26-1"
+    assert rows[1]["count"] == ""
+    assert rows[1]["error"]
+
+
+def test_a_file_name_is_no_formula() -> None:
+    rows = list(csv.DictReader(io.StringIO(summary_csv([BatchItem("=1+1.png", error="x")]))))
+    assert rows[0]["file"] == "'=1+1.png"
+
+
+def test_a_file_name_leaves_no_folder() -> None:
+    answer = {
+        "id": "0",
+        "count": 1,
+        "count_interval": None,
+        "density_per_mm2": None,
+        "quality": {"review_recommended": False},
+    }
+    item = BatchItem("../../etc/x.png", answer, b"{}", b"p")
+    with zipfile.ZipFile(io.BytesIO(to_zip([item]))) as archive:
+        assert archive.namelist() == ["summary.csv", "001_x.json", "001_x.overlay.png"]
