@@ -10,6 +10,7 @@ median over the rounds is shown, and its ratio to a bare `session.run` loop on a
 import argparse
 import statistics
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,13 +19,15 @@ from pathlib import Path
 
 import cv2
 
-from service.api.answer import make_result, represent
+from service.api.answer import make_result
 from service.api.parameters import SegmentParameters
+from service.api.representation import represent
 from service.images.decode import ImageLimits, decode_image
 from service.inference.batcher import TileBatcher
 from service.inference.processors import usable_processors
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
+from service.provenance.keys import open_keyring
 from service.segmenter import Segmenter
 from service.telemetry import Metrics
 
@@ -92,6 +95,8 @@ def main() -> int:
         for threads in sorted({layout.threads for layout in compared})
     }
     parameters, limits = SegmentParameters(), ImageLimits()
+    with tempfile.TemporaryDirectory() as data_dir:
+        keyring = open_keyring(Path(data_dir))
     bare: list[float] = []
     measured: dict[Layout, list[float]] = {layout: [] for layout in compared}
     for _ in range(arguments.rounds):
@@ -105,7 +110,10 @@ def main() -> int:
             def answer(turn: int, segmenter: Segmenter = segmenter) -> None:
                 data = files[turn % len(files)]
                 represent(
-                    make_result(data, segmenter, parameters, limits), "application/json", parameters
+                    make_result(data, segmenter, parameters, limits),
+                    "application/json",
+                    parameters,
+                    keyring=keyring,
                 )
 
             measured[layout].append(tiles_per_second(answer, layout.workers, arguments.seconds))
