@@ -82,8 +82,8 @@ class Settings(BaseSettings):
     shadow_share: float = Field(default=0.1, gt=0.0, le=1.0)
     """Share of the images that the candidate sees."""
     admin_routes: bool = False
-    """Serve the routes that change which version is active. They ask for no login: open them only
-    where nobody but the operator can reach the service."""
+    """Serve the routes that change which version is active. With `auth` required they need the
+    scope `admin`; with it off, open them only where none but the operator reaches the service."""
     test_time_augmentation: Literal["none", "flips4", "dihedral8"] = "none"
     """Turned and mirrored copies of each tile whose maps are averaged: a little more accurate, for
     four (`flips4`) or eight (`dihedral8`) times the computing of every request."""
