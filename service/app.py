@@ -43,6 +43,7 @@ from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.problems import problem_response, register_problem_handlers
 from service.api.quota import CallerQuota
+from service.api.recording import audit_activation
 from service.api.state import ServiceState
 from service.api.work import WorkPool
 from service.engine import open_engine
@@ -196,12 +197,7 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
     )
     with database.writing() as transaction:
         for session in repository.all():
-            transaction.audit(
-                "model.activated",
-                actor=SERVICE,
-                subject=f"{session.contract.name}:{session.contract.version}",
-                details={"digest": session.digest, "provider": session.provider},
-            )
+            audit_activation(transaction, session, actor=SERVICE)
     return Recorder(database)
 
 

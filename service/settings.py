@@ -62,7 +62,8 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=512)
     """Threads of one inference; 0 shares the processors of this process between the lanes."""
     concurrency: int = Field(default=0, ge=0, le=64)
-    """Lanes: inferences of one model at once; 0 takes the measured best."""
+    """Lanes: inferences of one model at once; 0 takes one, which answers a single image soonest.
+    One a processor carries more under steady load (docs/performance.md)."""
     device_id: int = Field(default=0, ge=0, le=255)
     """Number of the GPU."""
     gpu_mem_limit_bytes: int | None = Field(default=None, ge=256 * 1024 * 1024)

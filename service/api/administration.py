@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path
 from service.api import schemas
 from service.api.auth import AdminCaller, Caller
 from service.api.documentation import ANSWERED, problem_answers
+from service.api.recording import audit_activation
 from service.api.state import ServiceState, StateDependency
 from service.inference.repository import Activation
 from service.inference.session import ModelSession
@@ -35,12 +36,7 @@ async def _audit(state: ServiceState, caller: Caller, session: ModelSession) -> 
     if state.recorder is None:
         return
     await state.recorder.write(
-        lambda transaction: transaction.audit(
-            "model.activated",
-            actor=caller.id,
-            subject=f"{session.contract.name}:{session.contract.version}",
-            details={"digest": session.digest, "provider": session.provider},
-        )
+        lambda transaction: audit_activation(transaction, session, actor=caller.id)
     )
 
 

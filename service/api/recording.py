@@ -11,7 +11,9 @@ import onnxruntime
 
 from service import __version__
 from service.api.answer import Result
+from service.inference.session import ModelSession
 from service.outputs.png import encode_labels
+from service.records.audit import Transaction
 from service.records.results import NewResult
 
 _LARGE_PARTS: Final = frozenset({"nuclei", "mask"})
@@ -59,4 +61,18 @@ def make_record(
         document={name: part for name, part in document.items() if name not in _LARGE_PARTS},
         image=image,
         labels_png=None if image is None else encode_labels(result.segmentation.labels),
+    )
+
+
+def audit_activation(transaction: Transaction, session: ModelSession, *, actor: str) -> None:
+    """Tell the audit trail which model answers from now on, and who brought that about."""
+    transaction.audit(
+        "model.activated",
+        actor=actor,
+        subject=f"{session.contract.name}:{session.contract.version}",
+        details={
+            "digest": session.digest,
+            "provider": session.provider,
+            "precision": session.precision,
+        },
     )
