@@ -352,6 +352,10 @@ def configure_logging(settings: Settings) -> None:
     # uvicorn's chatter at info repeats what our access log and start-up line say.
     # Alembic's tells at each start which kind of database it found.
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "alembic"):
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+        library = logging.getLogger(name)
+        library.setLevel(max(logging.WARNING, root.level))
+        # Whoever was imported before (Streamlit, for one) may have taken these lines for itself.
+        library.handlers.clear()
+        library.propagate = True
     # It warns of every malformed form, which is answered with a problem already.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

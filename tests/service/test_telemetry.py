@@ -22,6 +22,10 @@ def untouched_logging() -> Iterator[None]:
 
 @pytest.mark.usefixtures("untouched_logging")
 def test_logs_are_json_without_local_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    # What Streamlit does to uvicorn's loggers when it is imported into the same process.
+    taken = logging.getLogger("uvicorn.error")
+    taken.propagate = False
+    taken.addHandler(logging.NullHandler())
     configure_logging(Settings(log_format="json"))
 
     def fail(patient: str) -> None:
