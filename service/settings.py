@@ -172,7 +172,8 @@ class Settings(BaseSettings):
     # --- whom it delivers to ---
     deliveries: tuple[Destination, ...] = ()
     """Where results and reviews are delivered, a JSON list of objects with `name`, `kind`
-    (`webhook`, `fhir`, `mllp`) and what the kind needs (docs/lims.md); empty delivers nothing."""
+    (`webhook`, `fhir`, `mllp`, `senaite`) and what the kind needs (docs/lims.md); empty delivers
+    nothing."""
     delivery_timeout_s: float = Field(default=20.0, gt=0.0, le=600.0)
     """Seconds that an attempt to deliver may take."""
     delivery_first_retry_s: float = Field(default=5.0, gt=0.0, le=3600.0)

@@ -21,7 +21,8 @@ import structlog
 from sqlalchemy import Connection
 
 from service.errors import KaryonError, UnknownResultError
-from service.lims.adapters import Adapter, Message
+from service.lims.adapters import Adapter
+from service.lims.messages import Message
 from service.lims.outcome import Outcome
 from service.records.outbox import Delivery, claim, deliver, disable, give_up, is_due, retry
 from service.records.recorder import Recorder

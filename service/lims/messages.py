@@ -1,5 +1,6 @@
 """From a filed state of a result to what is sent of it; the same state gives the same bytes."""
 
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import orjson
@@ -12,6 +13,21 @@ from service.outputs.report import (
     reported_result,
 )
 from service.records.results import RecordedResult, ResultVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent of a state of a result.
+
+    Attributes:
+        key: Id of the delivery.
+        control_id: What an HL7 receiver knows a resend by; empty for other destinations.
+        body: The bytes.
+    """
+
+    key: str
+    control_id: str
+    body: bytes
 
 
 def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:

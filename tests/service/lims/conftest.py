@@ -1,4 +1,4 @@
-"""The example receiver, as its users run it."""
+"""The example receivers, as their users run them."""
 
 import contextlib
 import importlib.util
@@ -13,17 +13,27 @@ import pytest
 from service.settings import Settings
 
 
-@pytest.fixture(scope="session")
-def receiver(repository: Path) -> ModuleType:
-    """The module examples/receiver.py."""
+def load_example(repository: Path, name: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(
-        "karyon_example_receiver", repository / "examples" / "receiver.py"
+        f"karyon_example_{name}", repository / "examples" / f"{name}.py"
     )
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def receiver(repository: Path) -> ModuleType:
+    """The module examples/receiver.py."""
+    return load_example(repository, "receiver")
+
+
+@pytest.fixture(scope="session")
+def senaite(repository: Path) -> ModuleType:
+    """The module examples/senaite.py."""
+    return load_example(repository, "senaite")
 
 
 @pytest.fixture

@@ -1,0 +1,196 @@
+"""What is to be done next so that SENAITE holds a value once: a decision from its state alone.
+
+```
+ the analyses of one keyword, as they stand ──► next_step ──► Update, then read again
+                                                          └─► Outcome: done, later, or never
+```
+SENAITE knows no idempotency key, so the analysis itself holds one: a line in its Remarks that
+names result and version, written by the same request as the value. Whoever is killed between
+writing and taking note of it finds that line at the next attempt, and writes nothing.
+
+Source: senaite.jsonapi 2.x (`update` with `transition`) and the analysis workflow of senaite.core 2:
+submit leads from `unassigned` or `assigned` to `to_be_verified`; retract leads from there to
+`retracted` and makes a retest, an open copy with the Remarks and without the Result.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from service.lims.outcome import Outcome
+
+_OPEN: Final = frozenset({"unassigned", "assigned"})
+_VOID: Final = frozenset({"retracted", "rejected", "cancelled"})
+_NOT_RECEIVED: Final = "registered"
+_SUBMITTED: Final = "to_be_verified"
+_MARK: Final = re.compile(r"Karyon result ([0-9a-f]{32}) version ([0-9]{1,9}) delivery [0-9a-f]{32}")
+_NO_MARK: Final = ("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """One analysis as SENAITE holds it.
+
+    Attributes:
+        uid: SENAITE's identifier.
+        state: `review_state`.
+        result: What stands in Result; empty where nothing does.
+        remarks: What stands in Remarks.
+        retest_of: `uid` of the analysis that this is a retest of; None where of none.
+        in_void_sample: Whether its sample was cancelled, rejected or invalidated.
+    """
+
+    uid: str
+    state: str
+    result: str = ""
+    remarks: str = ""
+    retest_of: str | None = None
+    in_void_sample: bool = False
+
+    @property
+    def is_void(self) -> bool:
+        """Whether its result counts no more."""
+        return self.in_void_sample or self.state in _VOID
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What one state of a result wants to stand under one keyword.
+
+    Attributes:
+        keyword: Keyword of the analysis.
+        value: The figure; None where the result was rejected, so that nothing of it may stand.
+        result_id: The result.
+        version: Which state of it.
+        key: Id of the delivery.
+    """
+
+    keyword: str
+    value: str | None
+    result_id: str
+    version: int
+    key: str
+
+    @property
+    def mark(self) -> str:
+        """The line by which the value is known again."""
+        return f"Karyon result {self.result_id} version {self.version} delivery {self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One write: fields and transition in one request.
+
+    Attributes:
+        uid: Of the analysis.
+        fields: Fields to set.
+        transition: Transition to do after them, if any.
+    """
+
+    uid: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    transition: Literal["submit", "retract"] | None = None
+
+
+def next_step(analyses: Sequence[Analysis], wanted: Wanted) -> Update | Outcome:
+    """Return the write that is to be made now, or what came of it all if none is.
+
+    Args:
+        analyses: All analyses of the keyword in the sample, whatever their state.
+        wanted: What is to stand there.
+    """
+    if not analyses:
+        return Outcome(
+            "refused", f"the sample has no analysis {wanted.keyword}: add it, then resend"
+        )
+    marks = _genuine_marks(analyses)
+    ours = [item for item in analyses if marks[item.uid][0] == wanted.result_id]
+    submitted = [item for item in ours if item.state not in _OPEN]
+    standing = [item for item in submitted if not item.is_void]
+    if wanted.value is None:
+        return _withdraw(standing, [item for item in ours if item not in submitted and item.result])
+    if any(marks[item.uid][1] == wanted.version for item in submitted):
+        return Outcome("accepted", "filed before")
+    if standing:
+        return _correct(standing[0], wanted.value)
+    return _fill(analyses, ours, wanted)
+
+
+def _genuine_marks(analyses: Sequence[Analysis]) -> dict[str, tuple[str, int]]:
+    """Return result and version that each analysis was filed from.
+
+    A retest begins as a copy, Remarks and all: what it has from the one before proves nothing.
+    """
+    read = {item.uid: _read_mark(item.remarks) for item in analyses}
+    return {
+        item.uid: _NO_MARK if read.get(item.retest_of or "") == read[item.uid] else read[item.uid]
+        for item in analyses
+    }
+
+
+def _read_mark(remarks: str) -> tuple[str, int]:
+    found = _MARK.findall(remarks)
+    return (found[-1][0], int(found[-1][1])) if found else _NO_MARK
+
+
+def _withdraw(standing: Sequence[Analysis], unsubmitted: Sequence[Analysis]) -> Update | Outcome:
+    """Take a rejected result back: the analysis is then open again, for a person's count."""
+    if standing:
+        submitted = standing[0].state == _SUBMITTED
+        return Update(standing[0].uid, transition="retract") if submitted else _too_late(standing[0])
+    if unsubmitted:
+        return Update(unsubmitted[0].uid, {"Result": ""})
+    return Outcome("accepted", "nothing of the rejected result stands")
+
+
+def _correct(standing: Analysis, value: str) -> Update | Outcome:
+    """Replace an earlier value of the same result by retracting it; its retest takes the new."""
+    if _same(standing.result, value):
+        return Outcome("accepted", f"holds the value, {standing.state}")
+    if standing.state != _SUBMITTED:
+        return _too_late(standing)
+    return Update(standing.uid, transition="retract")
+
+
+def _too_late(standing: Analysis) -> Outcome:
+    return Outcome(
+        "refused",
+        f"an earlier value is {standing.state}: retest it or invalidate the sample in SENAITE,"
+        " then resend",
+    )
+
+
+def _fill(
+    analyses: Sequence[Analysis], ours: Sequence[Analysis], wanted: Wanted
+) -> Update | Outcome:
+    live = [item for item in analyses if not item.is_void]
+    free = [item for item in live if item.state in _OPEN]
+    if len(free) > 1:
+        return Outcome("refused", f"more than one analysis {wanted.keyword} is open")
+    if free:
+        (item,) = free
+        # A value of ours that stands unsubmitted is one whose transition failed.
+        if item.result and item not in ours:
+            return Outcome("refused", "the analysis holds a value of somebody else: clear it there")
+        fields = {"Result": str(wanted.value), "Remarks": _remarks(item.remarks, wanted)}
+        return Update(item.uid, fields, "submit")
+    if any(item.state == _NOT_RECEIVED for item in live):
+        return Outcome("retry", "the sample is not received yet")
+    if live:
+        return Outcome("refused", "the analysis holds another result: add a retest, then resend")
+    return Outcome("refused", "the analysis was retracted and has no retest: add it, then resend")
+
+
+def _remarks(present: str, wanted: Wanted) -> str:
+    """Put our line below what people wrote."""
+    theirs = [line for line in present.splitlines() if not _MARK.search(line)]
+    return "\n".join([*theirs, wanted.mark]).strip()
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return math.isclose(float(one), float(other), rel_tol=1e-9)
+    except ValueError:
+        return one == other
