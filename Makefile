@@ -41,7 +41,7 @@ test: $(DEV_ENV)/.ready  ## Run all tests
 
 soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (20 minutes)
 	DELIVERY_KILLS=$(KILLS) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
-		tests/service/lims/test_delivery.py -k kills
+		tests/service/lims/test_delivery_kills.py
 KILLS ?= 100
 
 check: $(DEV_ENV)/.ready  ## Format, lint, types, import rules

@@ -158,37 +158,38 @@ def senaite_server(
     """Return a server of the JSON API on loopback; port 0 takes a free one."""
     expected = "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
+    def respond(target: str, authorization: str | None, body: bytes | None) -> list[Any]:
+        parts = urlsplit(target)
+        if authorization != expected:
+            raise RefusedError("Unauthorized", 401)
+        if body is None and parts.path == f"{PREFIX}/search":
+            return laboratory.search(dict(parse_qsl(parts.query)))
+        if body is not None and parts.path == f"{PREFIX}/update":
+            return [laboratory.update(json.loads(body))]
+        raise RefusedError("Not Found", 404)
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            if self.headers.get("authorization") != expected:
-                self.answer(401, {"success": False, "message": "Unauthorized"})
-            elif parts.path == f"{PREFIX}/search":
-                items = laboratory.search(dict(parse_qsl(parts.query)))
-                self.answer(200, {"count": len(items), "items": items})
-            else:
-                self.answer(404, {"success": False, "message": "Not Found"})
+            self.answer(None)
 
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            try:
-                if self.headers.get("authorization") != expected:
-                    raise RefusedError("Unauthorized", 401)
-                if self.path != f"{PREFIX}/update":
-                    raise RefusedError("Not Found", 404)
-                item = laboratory.update(json.loads(body))
-            except RefusedError as refusal:
-                self.answer(refusal.status, {"success": False, "message": str(refusal)})
-            else:
-                self.answer(200, {"count": 1, "items": [item]})
+            self.answer(self.rfile.read(int(self.headers.get("content-length", 0))))
 
-        def answer(self, status: int, document: Mapping[str, Any]) -> None:
-            body = json.dumps(document).encode()
+        def answer(self, body: bytes | None) -> None:
+            status = 200
+            document: dict[str, Any]
+            try:
+                items = respond(self.path, self.headers.get("authorization"), body)
+                document = {"count": len(items), "items": items}
+            except RefusedError as refusal:
+                status = refusal.status
+                document = {"success": False, "message": str(refusal)}
+            content = json.dumps(document).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             """Keep quiet; the laboratory tells."""

@@ -75,9 +75,7 @@ async def post(
         OSError: The server cannot be reached, or hung up.
         h11.RemoteProtocolError: It answers something else than HTTP.
     """
-    return await exchange(
-        "POST", url, headers, body, allow_private=allow_private, read_body=False
-    )
+    return await exchange("POST", url, headers, body, allow_private=allow_private, read_body=False)
 
 
 async def exchange(

@@ -1,7 +1,7 @@
 """SENAITE: reads what a sample holds, writes what is missing, reads again.
 
-Source: senaite.jsonapi 2.x: `search` by the indexes of a catalog, `update` with `transition`. What a
-request that fails leaves behind is not relied on: it may answer 200 with `success: false`, and
+Source: senaite.jsonapi 2.x: `search` by the indexes of a catalog, `update` with `transition`. What
+a request that fails leaves behind is not relied on: it may answer 200 with `success: false`, and
 may have kept the fields whose transition it refused.
 """
 
@@ -175,7 +175,7 @@ def _answer(reply: HttpReply, path: str) -> dict[str, Any]:
     if not isinstance(answer, dict):
         raise UnusableAnswerError("no JSON object")
     if answer.get("success") is False:
-        # Its message may quote the laboratory's data; a conflict of writers is told in this way too.
+        # Its message may quote the laboratory's data. A conflict of writers is told like this too.
         what = "search" if path.startswith("/search") else "update"
         raise _FailedRequestError(Outcome("retry", f"SENAITE refused the {what}"))
     return answer

@@ -8,8 +8,8 @@ SENAITE knows no idempotency key, so the analysis itself holds one: a line in it
 names result and version, written by the same request as the value. Whoever is killed between
 writing and taking note of it finds that line at the next attempt, and writes nothing.
 
-Source: senaite.jsonapi 2.x (`update` with `transition`) and the analysis workflow of senaite.core 2:
-submit leads from `unassigned` or `assigned` to `to_be_verified`; retract leads from there to
+Source: senaite.jsonapi 2.x (`update` with `transition`) and the analysis workflow of senaite.core
+2: submit leads from `unassigned` or `assigned` to `to_be_verified`; retract leads from there to
 `retracted` and makes a retest, an open copy with the Remarks and without the Result.
 """
 
@@ -25,7 +25,9 @@ _OPEN: Final = frozenset({"unassigned", "assigned"})
 _VOID: Final = frozenset({"retracted", "rejected", "cancelled"})
 _NOT_RECEIVED: Final = "registered"
 _SUBMITTED: Final = "to_be_verified"
-_MARK: Final = re.compile(r"Karyon result ([0-9a-f]{32}) version ([0-9]{1,9}) delivery [0-9a-f]{32}")
+_MARK: Final = re.compile(
+    r"Karyon result ([0-9a-f]{32}) version ([0-9]{1,9}) delivery [0-9a-f]{32}"
+)
 _NO_MARK: Final = ("", 0)
 
 
@@ -139,7 +141,9 @@ def _withdraw(standing: Sequence[Analysis], unsubmitted: Sequence[Analysis]) -> 
     """Take a rejected result back: the analysis is then open again, for a person's count."""
     if standing:
         submitted = standing[0].state == _SUBMITTED
-        return Update(standing[0].uid, transition="retract") if submitted else _too_late(standing[0])
+        return (
+            Update(standing[0].uid, transition="retract") if submitted else _too_late(standing[0])
+        )
     if unsubmitted:
         return Update(unsubmitted[0].uid, {"Result": ""})
     return Outcome("accepted", "nothing of the rejected result stands")

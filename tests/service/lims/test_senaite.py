@@ -46,9 +46,7 @@ def destination(port: int, **members: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def document(repository: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(
-        (repository / "docs" / "lims" / "result.json").read_bytes()
-    )
+    loaded: dict[str, Any] = json.loads((repository / "docs" / "lims" / "result.json").read_bytes())
     return loaded
 
 
@@ -119,7 +117,7 @@ def lose_answers(case: Case, senaite: ModuleType, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(case.laboratory, "update", update)
 
 
-def test_count_and_density_are_submitted_once(case: Case, senaite: ModuleType) -> None:
+def test_count_and_density_are_submitted_once(case: Case) -> None:
     both = case.adapter._destination.model_copy(update={"density_keyword": "DENS"})
     case.adapter = SenaiteAdapter(both)
     assert case.send(1) == FILED
@@ -211,7 +209,7 @@ def test_a_rejected_result_is_taken_back(case: Case) -> None:
 
 
 def test_a_value_that_was_never_submitted_is_cleared(
-    case: Case, senaite: ModuleType, monkeypatch: pytest.MonkeyPatch
+    case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(case.laboratory, "_transition", lambda *_: None)
@@ -338,7 +336,7 @@ def test_guard_and_credentials(case: Case, senaite: ModuleType, serve: Serve) ->
     case.adapter = SenaiteAdapter(destination(port, allow_private=False))
     with pytest.raises(ForbiddenAddressError):
         case.send(1)
-    case.adapter = SenaiteAdapter(destination(port, password="wrong"))
+    case.adapter = SenaiteAdapter(destination(port, user="nobody"))
     assert case.send(1) == Outcome("refused", "HTTP 401")
     assert "secret" not in repr(destination(port))
 
