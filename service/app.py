@@ -46,6 +46,7 @@ from service.api.quota import CallerQuota
 from service.api.recording import audit_activation
 from service.api.state import ServiceState
 from service.api.work import WorkPool
+from service.delivery_metrics import DeliveryMetrics
 from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
 from service.inference.lanes import plan_lanes, plan_workers
@@ -279,12 +280,13 @@ async def _retention(state: ServiceState) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _delivery(state: ServiceState) -> AsyncIterator[None]:
+async def _delivery(state: ServiceState, observer: DeliveryMetrics) -> AsyncIterator[None]:
     """Carry the outbox to its destinations while the service runs."""
     settings = state.settings
     if state.recorder is None or not settings.deliveries:
         yield
         return
+    observer.watch({item.name: item.kind for item in settings.deliveries})
     carrier = Carrier(
         state.recorder,
         {item.name: open_adapter(item, settings.reporting) for item in settings.deliveries},
@@ -293,6 +295,7 @@ async def _delivery(state: ServiceState) -> AsyncIterator[None]:
             first_retry_s=settings.delivery_first_retry_s,
             give_up_days=settings.delivery_give_up_days,
         ),
+        observer,
     )
     carrier.start()
     try:
@@ -327,7 +330,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            async with _retention(state), _delivery(state):
+            async with _retention(state), _delivery(state, metrics.deliveries):
                 yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
