@@ -63,6 +63,7 @@ from service.middleware import (
 )
 from service.provenance.keys import open_keyring
 from service.records.database import Database
+from service.records.probe import RecordsProbe
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
 from service.records.retention import keep_purging
@@ -180,6 +181,7 @@ def open_service(
         keyring=keyring,
         shadow=shadow,
         recorder=recorder,
+        records_probe=None if recorder is None else RecordsProbe(recorder.database),
         idempotency_keys=keys,
         tokens=tokens,
     )
