@@ -40,7 +40,7 @@ test: $(DEV_ENV)/.ready  ## Run all tests
 	$(DEV)python -m pytest -n 2 --dist loadfile
 
 soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (20 minutes)
-	DELIVERY_KILLS=$(KILLS) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
+	DELIVERY_KILLS=$(KILLS) $(if $(MINUTES),DELIVERY_MINUTES=$(MINUTES)) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
 		tests/service/lims/test_delivery_kills.py
 KILLS ?= 100
 

@@ -188,9 +188,9 @@ def _fill(
 
 
 def _remarks(present: str, wanted: Wanted) -> str:
-    """Put our line below what people wrote."""
-    theirs = [line for line in present.splitlines() if not _MARK.search(line)]
-    return "\n".join([*theirs, wanted.mark]).strip()
+    """Put our line below what people wrote; lines may have come back as HTML."""
+    theirs = _MARK.sub("", present).strip()
+    return f"{theirs}\n{wanted.mark}" if theirs else wanted.mark
 
 
 def _same(one: str, other: str) -> bool:

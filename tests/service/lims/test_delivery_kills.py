@@ -1,6 +1,7 @@
 """The service is killed while it delivers; each result reaches each kind of receiver once.
 
-`make soak-delivery` kills a hundred times on SQLite and ten times on PostgreSQL.
+`make soak-delivery` kills a hundred times on SQLite and ten times on PostgreSQL; `MINUTES=30` stops
+it after that long, with what it has.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from service.records.schema import ResultRow, ResultVersionRow
 from service.records.verification import verify
 
 KILLS = int(os.environ.get("DELIVERY_KILLS", "2"))
+MINUTES = float(os.environ.get("DELIVERY_MINUTES", "inf"))
 RESULTS_A_KILL = 3
 Serve = Callable[[Any], int]
 
@@ -179,7 +181,12 @@ def test_kills_lose_nothing_and_double_nothing(
         **({} if url is None else {"KARYON_DATABASE_URL": url}),
     }
     answered: list[str] = []
+    killed = 0
+    end = time.monotonic() + 60.0 * MINUTES
     for kill in range(kills):
+        if kill and time.monotonic() > end:
+            break
+        killed += 1
         service = services(environment)
         before = len(inbox.arrivals)
         answered += [
@@ -219,6 +226,6 @@ def test_kills_lose_nothing_and_double_nothing(
         verdict = verify(connection)
     database.close()
     assert (verdict.problem, verdict.results) == (None, len(recorded))
-    print(f"{kind}: {kills} kills: {len(recorded)} results, filed at {len(targets)} destinations,")
+    print(f"{kind}: {killed} kills: {len(recorded)} results, filed at {len(targets)} destinations,")
     print(f"{len(inbox.arrivals) - len(inbox.filed)} resends recognised, 0 lost, 0 doubled, chain")
     print("verifies")

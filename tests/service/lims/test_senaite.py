@@ -356,6 +356,14 @@ def test_destinations_that_are_refused(members: dict[str, Any]) -> None:
         destination(1, **members)
 
 
+def test_what_people_wrote_in_remarks_stays() -> None:
+    wanted = Wanted("NUC", "14", "a" * 32, 2, "c" * 32)
+    before = f"thick<br />Karyon result {'a' * 32} version 1 delivery {'b' * 32}<br />\nfolded"
+    step = next_step([Analysis("1", "unassigned", remarks=before)], wanted)
+    assert isinstance(step, Update)
+    assert step.fields["Remarks"] == f"thick<br /><br />\nfolded\n{wanted.mark}"
+
+
 def test_two_open_analyses_are_not_chosen_between() -> None:
     wanted = Wanted("NUC", "14", "a" * 32, 1, "k" * 32)
     two = [Analysis("1", "unassigned"), Analysis("2", "assigned")]
