@@ -133,6 +133,15 @@ class Laboratory:
         self.items[item["uid"]] = item
         return item
 
+    def _copy_sample(self, sample: dict[str, Any]) -> None:
+        """What follows an invalidated sample: the same once more, results and remarks too."""
+        copied = {"id": f"{sample['id']}-R01", "review_state": "sample_received"}
+        self._add(**{**sample, **copied, "uid": uuid.uuid4().hex})
+        for item in list(self.items.values()):
+            if item.get("getRequestID") == sample["id"] and item["review_state"] != "retracted":
+                again = {"getRequestID": copied["id"], "review_state": "unassigned"}
+                self._add(**{**item, **again, "uid": uuid.uuid4().hex})
+
     def _transition(self, item: dict[str, Any], name: str) -> None:
         known = SAMPLE if item["portal_type"] == "AnalysisRequest" else ANALYSIS
         sources, target = known.get(name, (set(), ""))
@@ -144,6 +153,8 @@ class Laboratory:
             copied = {key: value for key, value in item.items() if key != "uid"}
             copied |= {"Result": "", "review_state": "unassigned", "getRetestOfUID": item["uid"]}
             self._add(**copied)
+        if name == "invalidate":
+            self._copy_sample(item)
         if name == "receive":
             for analysis in self.items.values():
                 if analysis.get("getRequestID") == item["id"]:

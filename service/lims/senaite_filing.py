@@ -10,7 +10,8 @@ writing and taking note of it finds that line at the next attempt, and writes no
 
 Source: senaite.jsonapi 2.x (`update` with `transition`) and the analysis workflow of senaite.core
 2: submit leads from `unassigned` or `assigned` to `to_be_verified`; retract leads from there to
-`retracted` and makes a retest, an open copy with the Remarks and without the Result.
+`retracted` and makes a retest, an open copy with the Remarks and without the Result. From
+`verified` no way leads back, other than invalidating the sample, which makes a copy of it all.
 """
 
 import math
@@ -107,29 +108,38 @@ def next_step(analyses: Sequence[Analysis], wanted: Wanted) -> Update | Outcome:
         return Outcome(
             "refused", f"the sample has no analysis {wanted.keyword}: add it, then resend"
         )
-    marks = _genuine_marks(analyses)
-    ours = [item for item in analyses if marks[item.uid][0] == wanted.result_id]
-    submitted = [item for item in ours if item.state not in _OPEN]
-    standing = [item for item in submitted if not item.is_void]
+    mine = [item for item in analyses if _read_mark(item.remarks)[0] == wanted.result_id]
+    filed = [item for item in mine if item.state not in _OPEN and not _is_copy(item, mine)]
+    standing = [item for item in filed if not item.is_void]
+    # Of ours too: what was written and not submitted, and what an invalidated sample handed on.
+    left = [
+        item
+        for item in mine
+        if item.state in _OPEN
+        and item.result
+        and (not _is_copy(item, mine) or any(_same(item.result, one.result) for one in filed))
+    ]
     if wanted.value is None:
-        return _withdraw(standing, [item for item in ours if item not in submitted and item.result])
-    if any(marks[item.uid][1] == wanted.version for item in submitted):
+        return _withdraw(standing, left)
+    if any(_read_mark(item.remarks)[1] == wanted.version for item in filed):
         return Outcome("accepted", "filed before")
     if standing:
         return _correct(standing[0], wanted.value)
-    return _fill(analyses, ours, wanted)
+    return _fill(analyses, left, wanted)
 
 
-def _genuine_marks(analyses: Sequence[Analysis]) -> dict[str, tuple[str, int]]:
-    """Return result and version that each analysis was filed from.
+def _is_copy(item: Analysis, mine: Sequence[Analysis]) -> bool:
+    """Tell whether an analysis has its mark from another.
 
-    A retest begins as a copy, Remarks and all: what it has from the one before proves nothing.
+    A retest begins as a copy, Remarks and all, and so does the sample that follows an invalidated
+    one: the mark there proves nothing. No mark is ever written twice.
     """
-    read = {item.uid: _read_mark(item.remarks) for item in analyses}
-    return {
-        item.uid: _NO_MARK if read.get(item.retest_of or "") == read[item.uid] else read[item.uid]
-        for item in analyses
-    }
+    mark = _read_mark(item.remarks)
+    return any(
+        other.uid == item.retest_of or (other.is_void and not item.is_void)
+        for other in mine
+        if other is not item and _read_mark(other.remarks) == mark
+    )
 
 
 def _read_mark(remarks: str) -> tuple[str, int]:
@@ -137,15 +147,15 @@ def _read_mark(remarks: str) -> tuple[str, int]:
     return (found[-1][0], int(found[-1][1])) if found else _NO_MARK
 
 
-def _withdraw(standing: Sequence[Analysis], unsubmitted: Sequence[Analysis]) -> Update | Outcome:
+def _withdraw(standing: Sequence[Analysis], left: Sequence[Analysis]) -> Update | Outcome:
     """Take a rejected result back: the analysis is then open again, for a person's count."""
     if standing:
         submitted = standing[0].state == _SUBMITTED
         return (
             Update(standing[0].uid, transition="retract") if submitted else _too_late(standing[0])
         )
-    if unsubmitted:
-        return Update(unsubmitted[0].uid, {"Result": ""})
+    if left:
+        return Update(left[0].uid, {"Result": ""})
     return Outcome("accepted", "nothing of the rejected result stands")
 
 
@@ -161,13 +171,12 @@ def _correct(standing: Analysis, value: str) -> Update | Outcome:
 def _too_late(standing: Analysis) -> Outcome:
     return Outcome(
         "refused",
-        f"an earlier value is {standing.state}: retest it or invalidate the sample in SENAITE,"
-        " then resend",
+        f"an earlier value is {standing.state}: invalidate the sample in SENAITE, then resend",
     )
 
 
 def _fill(
-    analyses: Sequence[Analysis], ours: Sequence[Analysis], wanted: Wanted
+    analyses: Sequence[Analysis], left: Sequence[Analysis], wanted: Wanted
 ) -> Update | Outcome:
     live = [item for item in analyses if not item.is_void]
     free = [item for item in live if item.state in _OPEN]
@@ -175,8 +184,7 @@ def _fill(
         return Outcome("refused", f"more than one analysis {wanted.keyword} is open")
     if free:
         (item,) = free
-        # A value of ours that stands unsubmitted is one whose transition failed.
-        if item.result and item not in ours:
+        if item.result and item not in left:
             return Outcome("refused", "the analysis holds a value of somebody else: clear it there")
         fields = {"Result": str(wanted.value), "Remarks": _remarks(item.remarks, wanted)}
         return Update(item.uid, fields, "submit")

@@ -227,14 +227,29 @@ def test_what_is_verified_is_not_touched(case: Case, status: str) -> None:
     assert "an earlier value is verified" in outcome.said
     assert "resend" in outcome.said
     assert case.standing() == [("verified", "14")]
-    # The remedy: the sample is invalidated, and there is another of the same Client Sample ID.
+    # The remedy: the sample is invalidated, and a copy of it follows, results and remarks too.
+    invalidate(case)
+    assert case.standing() == [("verified", "14"), ("unassigned", "14")]
+    for _ in range(2):
+        assert case.send(2, status, 17).kind == "accepted"
+    again = ("unassigned", "") if status == "cancelled" else ("to_be_verified", "17")
+    assert case.standing() == [("verified", "14"), again]
+
+
+def invalidate(case: Case) -> None:
     (analysis,) = case.laboratory.analyses(SAMPLE, "NUC")
     sample = next(i for i in case.laboratory.items.values() if i["id"] == analysis["getRequestID"])
     case.laboratory.update({"uid": sample["uid"], "transition": "invalidate"})
-    case.laboratory.register(SAMPLE, "NUC")
-    assert case.send(2, status, 17).kind == "accepted"
-    again = ("unassigned", "") if status == "cancelled" else ("to_be_verified", "17")
-    assert case.standing() == [("verified", "14"), again]
+
+
+@pytest.mark.parametrize("status", ["corrected", "cancelled"])
+def test_what_a_person_typed_over_a_copy_stays(case: Case, status: str) -> None:
+    case.send(1)
+    case.person(0, transition="verify")
+    invalidate(case)
+    case.person(1, Result="150")
+    assert case.send(2, status, 17).kind == ("accepted" if status == "cancelled" else "refused")
+    assert case.standing() == [("verified", "14"), ("unassigned", "150")]
 
 
 def test_nobody_elses_value_is_overwritten(case: Case) -> None:
