@@ -48,6 +48,12 @@ def _checked_url(url: str) -> str:
     return url
 
 
+def _checked_site(url: str) -> str:
+    if urlsplit(url).query:
+        raise ValueError("must hold no query")
+    return url.rstrip("/")
+
+
 HttpUrl = Annotated[str, AfterValidator(_checked_url)]
 
 
@@ -108,7 +114,7 @@ class SenaiteDestination(_Destination):
 
     kind: Literal["senaite"]
     """Always `senaite`."""
-    url: HttpUrl
+    url: Annotated[HttpUrl, AfterValidator(_checked_site)]
     """Address of the SENAITE site, such as `https://lims.example/senaite`, without `@@API`."""
     user: str = Field(pattern=r"^[!-9;-~]{1,128}$")
     """User name: ASCII without blanks and colons."""

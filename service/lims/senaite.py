@@ -113,7 +113,7 @@ class SenaiteAdapter:
             raise _FailedRequestError(Outcome("retry", "SENAITE shows no such sample yet"))
         found = []
         for item in samples:
-            wanted = {"getRequestID": str(item.get("getId") or item["id"]), "getKeyword": keyword}
+            wanted = {"getRequestID": str(item["id"]), "getKeyword": keyword}
             void = item["review_state"] in _VOID_SAMPLE
             found += [
                 _analysis(one, in_void_sample=void)
@@ -139,10 +139,10 @@ class SenaiteAdapter:
             raise UnusableAnswerError("no list, or too long a list")
         # A search by an index that the catalog does not have finds everything.
         for item in items:
-            if not isinstance(item, dict) or "review_state" not in item:
-                raise UnusableAnswerError("an item without a state")
+            if not isinstance(item, dict) or not {"id", "review_state"} <= item.keys():
+                raise UnusableAnswerError("an item without id or state")
             for name, value in wanted.items():
-                if item.get(name, item.get("id") if name == "getId" else None) != value:
+                if item.get("id" if name == "getId" else name) != value:
                     raise UnusableAnswerError("an item that was not asked for")
         return items
 
@@ -156,7 +156,7 @@ class SenaiteAdapter:
         destination = self._destination
         reply = await exchange(
             method,
-            destination.url.rstrip("/") + API + path,
+            destination.url + API + path,
             {**self._headers, **({"Content-Type": "application/json"} if body else {})},
             body,
             allow_private=destination.allow_private,

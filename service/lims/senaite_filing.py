@@ -191,7 +191,9 @@ def _fill(
     if any(item.state == _NOT_RECEIVED for item in live):
         return Outcome("retry", "the sample is not received yet")
     if live:
-        return Outcome("refused", "the analysis holds another result: add a retest, then resend")
+        return Outcome(
+            "refused", "the analysis holds another result: retract it there, then resend"
+        )
     return Outcome("refused", "the analysis was retracted and has no retest: add it, then resend")
 
 

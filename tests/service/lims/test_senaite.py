@@ -363,6 +363,7 @@ def test_guard_and_credentials(case: Case, senaite: ModuleType, serve: Serve) ->
         {"count_keyword": "N C"},
         {"count_keyword": None},
         {"url": "http://user:pw@h/"},
+        {"url": "http://h/senaite?came_from=x"},
         {"sample_by": "title"},
     ],
 )
