@@ -5,8 +5,9 @@
                                                           └─► Outcome: done, later, or never
 ```
 SENAITE knows no idempotency key, so the analysis itself holds one: a line in its Remarks that
-names result and version, written by the same request as the value. Whoever is killed between
-writing and taking note of it finds that line at the next attempt, and writes nothing.
+names result, version and value, written by the same request as the value. Whoever is killed
+between writing and taking note of it finds that line at the next attempt, and writes nothing. Where
+line and Result differ, a person has changed it since, and it is theirs.
 
 Source: senaite.jsonapi 2.x (`update` with `transition`) and the analysis workflow of senaite.core
 2: submit leads from `unassigned` or `assigned` to `to_be_verified`; retract leads from there to
@@ -25,11 +26,13 @@ from service.lims.outcome import Outcome
 _OPEN: Final = frozenset({"unassigned", "assigned"})
 _VOID: Final = frozenset({"retracted", "rejected", "cancelled"})
 _NOT_RECEIVED: Final = "registered"
+_UNSUBMITTED: Final = _OPEN | {_NOT_RECEIVED}
 _SUBMITTED: Final = "to_be_verified"
 _MARK: Final = re.compile(
-    r"Karyon result ([0-9a-f]{32}) version ([0-9]{1,9}) delivery [0-9a-f]{32}"
+    r"Karyon result ([0-9a-f]{32}) version ([0-9]{1,9}) value (\S+) delivery [0-9a-f]{32}"
 )
-_NO_MARK: Final = ("", 0)
+_Mark = tuple[str, int, str]
+_NO_MARK: Final[_Mark] = ("", 0, "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,10 @@ class Wanted:
     @property
     def mark(self) -> str:
         """The line by which the value is known again."""
-        return f"Karyon result {self.result_id} version {self.version} delivery {self.key}"
+        return (
+            f"Karyon result {self.result_id} version {self.version} value {self.value}"
+            f" delivery {self.key}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +114,17 @@ def next_step(analyses: Sequence[Analysis], wanted: Wanted) -> Update | Outcome:
         return Outcome(
             "refused", f"the sample has no analysis {wanted.keyword}: add it, then resend"
         )
-    mine = [item for item in analyses if _read_mark(item.remarks)[0] == wanted.result_id]
-    filed = [item for item in mine if item.state not in _OPEN and not _is_copy(item, mine)]
+    mine = [item for item in analyses if _is_from(item, wanted.result_id)]
+    filed = [
+        item for item in mine if item.state not in _UNSUBMITTED and not _is_copy(item, analyses)
+    ]
     standing = [item for item in filed if not item.is_void]
-    # Of ours too: what was written and not submitted, and what an invalidated sample handed on.
+    # What was written and not submitted, and what an invalidated sample handed on; a retest is
+    # born without a Result, so what stands there was typed by somebody.
     left = [
         item
         for item in mine
-        if item.state in _OPEN
-        and item.result
-        and (not _is_copy(item, mine) or any(_same(item.result, one.result) for one in filed))
+        if item.state in _OPEN and not (item.retest_of and _is_copy(item, analyses))
     ]
     if wanted.value is None:
         return _withdraw(standing, left)
@@ -128,7 +135,13 @@ def next_step(analyses: Sequence[Analysis], wanted: Wanted) -> Update | Outcome:
     return _fill(analyses, left, wanted)
 
 
-def _is_copy(item: Analysis, mine: Sequence[Analysis]) -> bool:
+def _is_from(item: Analysis, result_id: str) -> bool:
+    """Tell whether a value is one of a result, unchanged since."""
+    mark = _read_mark(item.remarks)
+    return mark[0] == result_id and item.result != "" and _same(item.result, mark[2])
+
+
+def _is_copy(item: Analysis, analyses: Sequence[Analysis]) -> bool:
     """Tell whether an analysis has its mark from another.
 
     A retest begins as a copy, Remarks and all, and so does the sample that follows an invalidated
@@ -137,25 +150,24 @@ def _is_copy(item: Analysis, mine: Sequence[Analysis]) -> bool:
     mark = _read_mark(item.remarks)
     return any(
         other.uid == item.retest_of or (other.is_void and not item.is_void)
-        for other in mine
+        for other in analyses
         if other is not item and _read_mark(other.remarks) == mark
     )
 
 
-def _read_mark(remarks: str) -> tuple[str, int]:
+def _read_mark(remarks: str) -> _Mark:
     found = _MARK.findall(remarks)
-    return (found[-1][0], int(found[-1][1])) if found else _NO_MARK
+    return (found[-1][0], int(found[-1][1]), found[-1][2]) if found else _NO_MARK
 
 
 def _withdraw(standing: Sequence[Analysis], left: Sequence[Analysis]) -> Update | Outcome:
     """Take a rejected result back: the analysis is then open again, for a person's count."""
     if standing:
-        submitted = standing[0].state == _SUBMITTED
-        return (
-            Update(standing[0].uid, transition="retract") if submitted else _too_late(standing[0])
-        )
+        if standing[0].state != _SUBMITTED:
+            return _too_late(standing[0])
+        return Update(standing[0].uid, transition="retract")
     if left:
-        return Update(left[0].uid, {"Result": ""})
+        return Update(left[0].uid, {"Result": "", "Remarks": _theirs(left[0].remarks)})
     return Outcome("accepted", "nothing of the rejected result stands")
 
 
@@ -198,9 +210,14 @@ def _fill(
 
 
 def _remarks(present: str, wanted: Wanted) -> str:
-    """Put our line below what people wrote; lines may have come back as HTML."""
-    theirs = _MARK.sub("", present).strip()
+    """Put our line below what people wrote."""
+    theirs = _theirs(present)
     return f"{theirs}\n{wanted.mark}" if theirs else wanted.mark
+
+
+def _theirs(remarks: str) -> str:
+    """Return what people wrote; lines may have come back as HTML."""
+    return _MARK.sub("", remarks).strip()
 
 
 def _same(one: str, other: str) -> bool:

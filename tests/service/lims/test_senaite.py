@@ -125,7 +125,8 @@ def test_count_and_density_are_submitted_once(case: Case) -> None:
     assert case.standing("DENS") == [("to_be_verified", "8750.0")]
     (analysis,) = case.laboratory.analyses(SAMPLE, "NUC")
     key = delivery_id(case.document["id"], 1, "lims")
-    assert analysis["Remarks"] == f"Karyon result {case.document['id']} version 1 delivery {key}"
+    mark = f"Karyon result {case.document['id']} version 1 value 14 delivery {key}"
+    assert analysis["Remarks"] == mark
     writes = len(case.laboratory.updates)
     assert case.send(1) == BEFORE
     assert len(case.laboratory.updates) == writes
@@ -374,7 +375,9 @@ def test_destinations_that_are_refused(members: dict[str, Any]) -> None:
 
 def test_what_people_wrote_in_remarks_stays() -> None:
     wanted = Wanted("NUC", "14", "a" * 32, 2, "c" * 32)
-    before = f"thick<br />Karyon result {'a' * 32} version 1 delivery {'b' * 32}<br />\nfolded"
+    before = (
+        f"thick<br />Karyon result {'a' * 32} version 1 value 9 delivery {'b' * 32}<br />\nfolded"
+    )
     step = next_step([Analysis("1", "unassigned", remarks=before)], wanted)
     assert isinstance(step, Update)
     assert step.fields["Remarks"] == f"thick<br /><br />\nfolded\n{wanted.mark}"
