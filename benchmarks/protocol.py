@@ -4,9 +4,9 @@
     python -m benchmarks.protocol folds --architecture efficientnetv2b0_unet --encoder-dir WEIGHTS
 
 Each run is three commands that a user could type (they are printed): `training fit` with
-`training/recipes/protocol.toml` or `folds.toml` (the same, in three fifths of the steps), `export
-model`, and for folds `export evaluate`. Runs that are
-complete are not made again, so the command may be interrupted and repeated; hours on two cores.
+`training/recipes/protocol.toml` or `folds.toml` (the same, in three fifths of the steps),
+`export model`, and for folds `export evaluate`. Runs that are complete are not made again, so the
+command may be interrupted and repeated; hours on two cores.
 
 A fold tests two patients, calibrates the thresholds on the next two, and trains on the other four
 and on NuInsSeg: the figures of the tested patients depend on nothing that was chosen on them but
@@ -66,8 +66,9 @@ def train(
     weights = encoder_weights(architecture, options.encoder_dir)
     if not (folder / "metrics.json").is_file():
         patterns = [part for patient in hold_out for part in ("--hold-out", f"tnbc_p{patient}")]
-        run("training", "fit", options.recipe, "--architecture", architecture, "--encoder-weights", weights,
-            "--data-root", str(options.data_root), "--run-dir", str(folder), *patterns)  # fmt: skip
+        run("training", "fit", options.recipe, "--architecture", architecture,
+            "--encoder-weights", weights, "--data-root", str(options.data_root),
+            "--run-dir", str(folder), *patterns)  # fmt: skip
     return folder
 
 
