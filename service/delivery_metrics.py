@@ -3,14 +3,13 @@
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from service.records.outbox_queue import QueueState
+from service.records.outbox_queue import AttemptOutcome, QueueState
 
-AttemptOutcome = Literal["delivered", "failed", "dead"]
-_OUTCOMES: Final[tuple[AttemptOutcome, ...]] = ("delivered", "failed", "dead")
+_OUTCOMES: Final[tuple[AttemptOutcome, ...]] = get_args(AttemptOutcome)
 
 
 class DeliveryMetrics:

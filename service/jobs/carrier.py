@@ -14,7 +14,7 @@ import datetime as dt
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import h11
 import structlog
@@ -25,7 +25,7 @@ from service.lims.adapters import Adapter
 from service.lims.messages import Message
 from service.lims.outcome import Outcome
 from service.records.outbox import Delivery, claim, deliver, disable, give_up, is_due, retry
-from service.records.outbox_queue import QueueState, queue_state
+from service.records.outbox_queue import AttemptOutcome, QueueState, queue_state
 from service.records.recorder import Recorder
 from service.records.results import get_result, get_versions
 
@@ -78,10 +78,8 @@ class Patience:
 class DeliveryObserver(Protocol):
     """Who shows how deliveries go; `service.delivery_metrics.DeliveryMetrics` does."""
 
-    def delivery_attempted(
-        self, destination: str, outcome: Literal["delivered", "failed", "dead"]
-    ) -> None:
-        """An attempt has ended; `failed` is made again."""
+    def delivery_attempted(self, destination: str, outcome: AttemptOutcome) -> None:
+        """An attempt has ended."""
 
     def outbox_counted(self, queues: Mapping[str, QueueState]) -> None:
         """So much has not reached the destinations, by their names."""
@@ -146,9 +144,12 @@ class Carrier:
             return {name: queue_state(connection, name) for name in self._adapters}
 
         while not self._stopping.is_set():
-            # That the database is away is told by the tasks that carry.
-            with contextlib.suppress(KaryonError):
+            try:
                 self._observer.outbox_counted(await self._recorder.read(count))
+            except KaryonError:
+                pass  # The tasks that carry tell that the database is away.
+            except Exception:
+                _logger.exception("outbox not counted")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _COUNT_EVERY_S)
 
@@ -170,7 +171,7 @@ class Carrier:
     async def _attempt(self, adapter: Adapter, delivery: Delivery) -> None:
         outcome = await self._send(adapter, delivery)
         said = outcome.said
-        came: Literal["delivered", "failed", "dead"] = "dead"
+        came: AttemptOutcome = "dead"
         match outcome.kind:
             case "accepted":
                 came = "delivered"

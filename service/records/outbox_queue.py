@@ -1,12 +1,16 @@
 """How much of the outbox waits, for whoever watches it."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import ColumnElement, Connection, exists, func, select
 from sqlalchemy.orm import aliased
 
 from service.records.outbox import DeliveryStatus
 from service.records.schema import DeliveryRow
+
+AttemptOutcome = Literal["delivered", "failed", "dead"]
+"""What came of an attempt: it arrived, is made again, or was given up."""
 
 
 @dataclass(frozen=True, slots=True)
