@@ -99,10 +99,20 @@ def read_header(data: bytes) -> Hl7Header:
 
 
 def _header(message: _Message) -> Hl7Header:
-    msh = message.segments[0]
-    texts = [message.value(msh, number) for number in (3, 4, 5, 6, 9)]
-    rest = [message.value(msh, number) for number in (10, 11, 12)]
-    return Hl7Header(*texts, message.value(msh, 9, 2), *rest)
+    def value(number: int, component: int = 1) -> str:
+        return message.value(message.segments[0], number, component)
+
+    return Hl7Header(
+        sending_application=value(3),
+        sending_facility=value(4),
+        receiving_application=value(5),
+        receiving_facility=value(6),
+        message_code=value(9),
+        trigger_event=value(9, 2),
+        control_id=value(10),
+        processing_id=value(11),
+        version=value(12),
+    )
 
 
 def parse_orders(data: bytes, *, processing_id: str) -> list[OrderRequest]:

@@ -36,5 +36,20 @@ class ResultIdentity:
     order_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OrderReference:
+    """The order that a result answers, as the result's document names it.
+
+    Attributes:
+        id: Identifier of the order in this service.
+        placer_number: Number that its placer gave it.
+        filler_number: Number that the laboratory system gave it.
+    """
+
+    id: str
+    placer_number: str
+    filler_number: str | None = None
+
+
 NO_IDENTITY = ResultIdentity()
 """Nothing was given."""

@@ -125,6 +125,8 @@ def _order_of(connection: Connection, result_id: str) -> Order | None:
             ResultRow.id == result_id
         )
     ).one()
+    if accession is None:
+        return None
     try:
         return match_order(
             connection, accession, order_number=order_number, specimen_id=specimen_id
