@@ -253,7 +253,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "No order has this accession number",
         "Send the order first (POST /orders), check the number, or ask the operator about"
         " KARYON_UNKNOWN_ACCESSION.",
-        (errors.UnknownAccessionError,),
+        (errors.UnknownAccessionError, errors.AmbiguousOrderError),
     ),
     ProblemType(
         "patient-data-refused",

@@ -71,7 +71,7 @@ class RecordedResultAnswer(_Answer):
     """Number of the order: the caller's, else the order's placer number."""
     order: BoundOrderAnswer | None = None
     """The order that it answers."""
-    held: bool = Field(examples=[False])
+    held: bool = Field(default=False, examples=[False])
     """Whether it waits for an order and is not delivered before that comes."""
     caller: str = Field(examples=["key:3f9c2a71"])
     """Who asked for the segmentation."""
