@@ -22,7 +22,6 @@ from service.errors import MalformedOrderError, UnusableOrderError
 from service.lims.acknowledgement import acknowledge
 from service.lims.order_fhir import parse_bundle
 from service.lims.order_hl7 import Hl7Header, parse_orders, read_header
-from service.outputs.codes import Hl7Parties
 from service.records.audit import Transaction
 from service.records.bindings import file_orders
 from service.records.idempotency import StoredAnswer
@@ -173,17 +172,18 @@ async def place_orders(
         if (given := await turn.begin(body, kind, media_type)) is not None:
             return given
 
-        def parse() -> list[OrderRequest]:
+        def parse() -> tuple[list[OrderRequest], bytes]:
             if kind == FHIR:
-                return parse_bundle(body)
-            return parse_orders(body, processing_id=parties.processing_id)
+                return parse_bundle(body), b""
+            requests = parse_orders(body, processing_id=parties.processing_id)
+            return requests, acknowledge(body, read_header(body), parties)
 
         def file(transaction: Transaction) -> StoredAnswer:
             orders = file_orders(transaction, requests, actor=caller.id)
-            return _represent(transaction, orders, body, media_type, parties)
+            return _represent(transaction, orders, media_type, accepted)
 
         try:
-            requests = await state.pool.aside(parse)
+            requests, accepted = await state.pool.aside(parse)
             return await turn.file(file)
         except UnusableOrderError as error:
             problem = problem_response(request, error)
@@ -204,13 +204,9 @@ def _header(message: bytes) -> Hl7Header:
 
 
 def _represent(
-    transaction: Transaction,
-    orders: list[Order],
-    message: bytes,
-    media_type: str,
-    parties: Hl7Parties,
+    transaction: Transaction, orders: list[Order], media_type: str, accepted: bytes
 ) -> StoredAnswer:
-    """Return the answer to a message that was carried out."""
+    """Return the answer to a message that was carried out; `accepted` is its ACK."""
     if media_type == FHIR:
         body = order_answers.outcome_document(orders)
     elif media_type == JSON:
@@ -219,7 +215,7 @@ def _represent(
         answer = to_answer({"orders": documents})
         return StoredAnswer(200, JSON, {**answer.headers, "Vary": "Accept"}, answer.body)
     else:
-        body = acknowledge(message, read_header(message), parties)
+        body = accepted
     return StoredAnswer(200, media_type, {"Vary": "Accept", "Cache-Control": "no-store"}, body)
 
 
