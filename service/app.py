@@ -25,6 +25,8 @@ from service.api import (
     deliveries,
     health,
     models,
+    order_answers,
+    orders,
     pages,
     problem_types,
     record_schemas,
@@ -39,6 +41,7 @@ from service.api.cache import ResultCache
 from service.api.documentation import document_guards
 from service.api.examples import SEGMENTATION_EXAMPLE
 from service.api.idempotency import IdempotencyKeys
+from service.api.inbound import listening
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.problems import problem_response, register_problem_handlers
@@ -87,6 +90,7 @@ _TAGS = [
     {"name": "models", "description": "What is loaded, and where it comes from."},
     {"name": "provenance", "description": "How results are verified."},
     {"name": "results", "description": "What was recorded, and the audit trail."},
+    {"name": "orders", "description": "What the laboratory asks for."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -233,6 +237,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.Problem,
         *record_schemas.ANSWERS,
         *deliveries.ANSWERS,
+        *order_answers.ANSWERS,
     )
     _, extra = models_json_schema(
         [
@@ -332,7 +337,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            async with _retention(state), _delivery(state, metrics.deliveries):
+            async with (
+                _retention(state),
+                _delivery(state, metrics.deliveries),
+                listening(state, lifecycle),
+            ):
                 yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
@@ -375,6 +384,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         results.router,
         review.router,
         deliveries.router,
+        orders.router,
         audit.router,
         health.router,
         problem_types.router,

@@ -44,6 +44,7 @@ from service.api.negotiation import (
     PNG,
     choose_representation,
 )
+from service.api.order_binding import bind_to_order
 from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
 from service.api.quota import QuotaState, quota_key
 from service.api.schemas import SegmentationAnswer
@@ -218,6 +219,7 @@ def _shadow_task(
             "invalid-parameter",
             "quota-exceeded",
             "patient-data-refused",
+            "unknown-accession",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -259,10 +261,12 @@ async def segment_image(
                     given = await turn.begin(upload.image, media_type, fields)
                     if given is not None:
                         return given
+                asked, order = await bind_to_order(state, asked)
                 async with disconnect_watch(request, ticket) as gone:
                     answer = await answer_image(
-                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id
-                    )
+                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id,
+                        order,
+                    )  # fmt: skip
                 response = await _file(answer, media_type, turn)
             trace.stages(answer.result.timings_ms)
         if not answer.result.cached:
