@@ -16,7 +16,7 @@ from export.quality_reference import (
     learn_quality_reference,
     training_folders,
 )
-from export.spoil import blur, halve, turn_hue
+from export.spoil import blur, double_middle, halve, turn_hue
 from service.inference.session import ModelSession
 from service.segmentation.quality import QualityFlag
 from service.segmenter import Segmenter
@@ -108,6 +108,19 @@ def test_half_the_resolution_is_noticed(
     estimate = half["magnification_mismatch"].value
     assert estimate is not None
     assert 0.36 < estimate <= 0.5
+
+
+def test_what_older_files_state_is_learnt_no_more(values: dict[str, float]) -> None:
+    flags = {name.split(".")[0] for name in values}
+    assert flags == {"blur", "tissue", "tints", "colour", "coarse", "fine", "merged"}
+
+
+def test_the_middle_is_enlarged_to_twice_the_resolution() -> None:
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[10:30, 15:45] = 200
+    assert double_middle(pixels).shape == pixels.shape
+    assert (double_middle(pixels) == 200).all()
+    assert double_middle(pixels[:1, :1]).shape == (2, 2, 3)
 
 
 def test_an_empty_field_is_noticed(
