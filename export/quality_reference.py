@@ -13,6 +13,7 @@ was spoilt on purpose. Images that the model is calibrated and measured on take 
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -34,8 +35,10 @@ LEAST_ROWS: Final = 24
 
 FALSE_ALARMS: Final = 0.03
 """Share of the training images on which each flag may fire."""
-SIZE_FALSE_ALARMS: Final = 0.05
-"""The same where nuclear size decides: in some of NuInsSeg's organs it is half the usual."""
+TINT_FALSE_ALARMS: Final = 0.05
+"""The same for colours where there are nuclei: a hue turned by 30 degrees is hardly beyond them."""
+HOME_WEIGHT: Final = 0.8
+"""Weight of the data set that the model is for among those that it has learnt colours from."""
 _TISSUE_MARGIN: Final = 0.5
 _TISSUE_RANGE: Final = (0.02, 0.10)
 _LEAST_MERGED: Final = 0.1
@@ -97,6 +100,8 @@ def learn_quality_reference(
     separation: SeparationSpec,
     sources: dict[str, list[Sample]],
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+    *,
+    home: str | None = None,
 ) -> dict[str, float]:
     """Measure training images, and set every threshold.
 
@@ -105,21 +110,23 @@ def learn_quality_reference(
         separation: Its calibrated thresholds.
         sources: Training images by data set.
         progress: Shows how far the work is.
+        home: The data set that the model is for, the one of the patients it is validated on.
 
     Returns:
         The contract's `quality_reference`, as `QualityReference.from_values` reads it. What too few
         images support is left out, and the service then says that it cannot assess it.
     """
-    measured = [
-        measure_source(samples, session, separation, progress) for samples in sources.values()
-    ]
-    clean = [figures for source in measured for figures in source.clean]
+    measured = {
+        name: measure_source(samples, session, separation, progress)
+        for name, samples in sources.items()
+    }
+    clean = [figures for source in measured.values() for figures in source.clean]
     if not clean:
         return {}
     values = {
         **_tissue_values(clean),
-        **_blur_values(measured),
-        **_stain_values(measured),
+        **_blur_values(list(measured.values())),
+        **_stain_values(measured, home),
         **_scale_values(measured),
         **_merged_values(clean),
     }
@@ -157,34 +164,50 @@ def _middle(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
     return float(middle) / 2
 
 
-def _stain_values(sources: Sequence[Source]) -> dict[str, float]:
+def _stain_values(sources: Mapping[str, Source], home: str | None) -> dict[str, float]:
     """One Gaussian a data set and turn: one over all turns would be too wide to see small ones."""
-    usual = [[*source.clean, *source.restained] for source in sources]
-    turned = [group for source in sources for group in source.turned.values()]
-    tints = {
-        "usual": [_present(figures.tints for figures in group) for group in usual],
-        "shifted": [_present(figures.tints for figures in group) for group in turned],
-    }
-    colours = {
-        "usual": [_present(figures.colour for figures in source.clean) for source in sources],
-        "shifted": [_present(figures.colour for figures in group) for group in turned],
-    }
+    turned = {name: list(source.turned.values()) for name, source in sources.items()}
+    tints, colours = (
+        (
+            {name: [_present(map(of, both))] for name, both in usual.items()},
+            {
+                name: [_present(map(of, group)) for group in groups]
+                for name, groups in turned.items()
+            },
+        )
+        for of, usual in (
+            (_tints, {name: [*s.clean, *s.restained] for name, s in sources.items()}),
+            (_colour, {name: s.clean for name, s in sources.items()}),
+        )
+    )
     return {
-        **_compare("tints", tints, FALSE_ALARMS),
+        **_compare("tints", "shifted", *tints, false_alarms=TINT_FALSE_ALARMS, home=home),
         # Dark and pale tissue tell less: what is even must not be called shifted.
-        **_compare("colour", colours, FALSE_ALARMS, least_log_odds=0.0),
+        **_compare("colour", "shifted", *colours, least_log_odds=0.0),
     }
 
 
-def _scale_values(sources: Sequence[Source]) -> dict[str, float]:
+def _scale_values(sources: Mapping[str, Source]) -> dict[str, float]:
     """Sizes of nuclei as they are, and at half and at twice the resolution."""
-    usual = [_present(figures.size for figures in source.clean) for source in sources]
-    half = [_present(figures.size for figures in source.half) for source in sources]
-    double = [_present(figures.size for figures in source.double) for source in sources]
+    usual = {name: [_present(map(_size, source.clean))] for name, source in sources.items()}
+    half = {name: [_present(map(_size, source.half))] for name, source in sources.items()}
+    double = {name: [_present(map(_size, source.double))] for name, source in sources.items()}
     return {
-        **_compare("coarse", {"usual": usual, "changed": half}, SIZE_FALSE_ALARMS),
-        **_compare("fine", {"usual": usual, "changed": double}, SIZE_FALSE_ALARMS),
+        **_compare("coarse", "changed", usual, half),
+        **_compare("fine", "changed", usual, double),
     }
+
+
+def _tints(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.tints
+
+
+def _colour(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.colour
+
+
+def _size(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.size
 
 
 def _present(rows: Iterable[NDArray[np.float64] | None]) -> _Rows:
@@ -193,31 +216,60 @@ def _present(rows: Iterable[NDArray[np.float64] | None]) -> _Rows:
 
 def _compare(
     flag: str,
-    sides: Mapping[str, Sequence[_Rows]],
-    false_alarms: float,
+    changed_name: str,
+    usual: Mapping[str, Sequence[_Rows]],
+    changed: Mapping[str, Sequence[_Rows]],
     *,
+    false_alarms: float = FALSE_ALARMS,
     least_log_odds: float = -math.inf,
+    home: str | None = None,
 ) -> dict[str, float]:
-    """Fit both sides, the usual one first, and put the threshold where few usual images pass it."""
-    fitted = {
-        side: tuple(Gaussian.fit(np.array(rows)) for rows in groups if len(rows) >= LEAST_ROWS)
-        for side, groups in sides.items()
-    }
-    if not all(fitted.values()):
+    """Fit both sides, and put the threshold where few usual images pass it.
+
+    Args:
+        flag: Name of the comparison.
+        changed_name: Name of its second side.
+        usual: What the images of each data set measured.
+        changed: What they measured once they were spoilt, one group for each way to do it.
+        false_alarms: Share of the usual images that may pass the threshold.
+        least_log_odds: Least threshold.
+        home: The data set that matters most: it weighs `HOME_WEIGHT` in all, and its images alone
+            set the threshold. Default none: all weigh the same.
+    """
+    sides = [_fit(side, home) for side in (usual, changed)]
+    if not all(sides):
         return {}
-    usual, changed = fitted.values()
-    comparison = Comparison(usual, changed, most_log_odds=0.0)
+    comparison = Comparison(sides[0], sides[1], most_log_odds=0.0)
     # By data set, or the largest one would decide alone what is rare.
-    highest = [
-        np.quantile([comparison.log_odds(row) for row in rows], 1 - false_alarms)
-        for rows in next(iter(sides.values()))
+    highest = {
+        name: np.quantile([comparison.log_odds(row) for row in rows], 1 - false_alarms)
+        for name, (rows,) in usual.items()
         if len(rows) >= LEAST_ROWS
-    ]
-    values = {f"{flag}.most_log_odds": max(least_log_odds, float(np.median(highest)))}
-    for side, parts in fitted.items():
+    }
+    chosen = highest[home] if home in highest else np.median(list(highest.values()))
+    values = {f"{flag}.most_log_odds": max(least_log_odds, float(chosen))}
+    for name, parts in zip(("usual", changed_name), sides, strict=True):
         for number, part in enumerate(parts):
-            values |= part.values(f"{flag}.{side}.{number}")
+            values |= part.values(f"{flag}.{name}.{number}")
     return values
+
+
+def _fit(side: Mapping[str, Sequence[_Rows]], home: str | None) -> tuple[Gaussian, ...]:
+    """Fit a Gaussian to each group of enough rows; one that weighs more has a higher offset."""
+    fitted = {
+        name: [Gaussian.fit(np.array(rows)) for rows in groups if len(rows) >= LEAST_ROWS]
+        for name, groups in side.items()
+    }
+    fitted = {name: parts for name, parts in fitted.items() if parts}
+    if home not in fitted or len(fitted) < 2:
+        return tuple(part for parts in fitted.values() for part in parts)
+    total = sum(map(len, fitted.values()))
+    weighted = []
+    for name, parts in fitted.items():
+        share = HOME_WEIGHT if name == home else (1 - HOME_WEIGHT) / (len(fitted) - 1)
+        more = math.log(share * total / len(parts))
+        weighted += [replace(part, offset=part.offset + more) for part in parts]
+    return tuple(weighted)
 
 
 def _merged_values(clean: Sequence[QualityFigures]) -> dict[str, float]:

@@ -246,10 +246,13 @@ def _scale_by_texture(
     """
     comparison, scale = reference.magnification, figures.scale
     usual_px, most_px = reference.median_core_px, reference.most_median_core_px
-    if comparison is None or scale is None or usual_px is None or most_px is None:
+    median_px = figures.median_core_px
+    if comparison is None or usual_px is None or most_px is None:
         return None
-    if figures.median_core_px is not None and figures.median_core_px > most_px:
-        return math.sqrt(usual_px / figures.median_core_px), math.sqrt(usual_px / most_px)
+    if scale is None or median_px is None:
+        return None
+    if median_px > most_px:
+        return math.sqrt(usual_px / median_px), math.sqrt(usual_px / most_px)
     return 2 ** _share(comparison.log_odds(scale) - comparison.most_log_odds), math.sqrt(2)
 
 

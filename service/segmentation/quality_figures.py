@@ -25,6 +25,8 @@ from service.segmentation.stain_figures import measure_stain
 BANDS: Final = 4
 """Octaves: detail of about 2, 4, 8 and 16 px."""
 LEAST_NUCLEI: Final = 6
+"""Fewer say nothing about how usual an outline is."""
+LEAST_SIZED: Final = 4
 """Fewer say nothing about the usual size."""
 
 _BLOCK_PX: Final = 8
@@ -66,12 +68,13 @@ class QualityFigures:
         bands: log2 of the energy ratio of neighbouring octave bands of the green channel on
             tissue, finer to coarser, shape (BANDS - 1,).
         stain: Colours and densities of nuclei and of other tissue; see `stain_figures`.
-        median_core_px: Median area of the nuclei's cores.
-        size: Shape (2,): log2 of the median and of the area-weighted median core area.
+        median_core_px: Median area of the nuclei's cores, of six or more.
+        size: Shape (2,): log2 of the median and of the area-weighted median core area, of four or
+            more.
         merged_share: Share of the nuclei whose outline looks like several, 0..1.
         clear_sharpness: `sharpness` once the camera's noise is taken off.
         colour: Colours of dark and pale tissue, nuclei or not; see `colour_figures`.
-        tints: Colours of nuclei and of other tissue against the glass; see `stain_figures`.
+        tints: Colours of nuclei against glass and other tissue; see `stain_figures`.
     """
 
     tissue_fraction: float
@@ -129,9 +132,10 @@ def measure_quality(
         cores = foreground & _at_least(cv2.extractChannel(maps, 1), seed_threshold)
     areas = _core_areas(cores)
     median = size = None
+    if len(areas) >= LEAST_SIZED:
+        size = np.log2([np.median(areas), _weighted_median(areas)])
     if len(areas) >= LEAST_NUCLEI:
         median = float(np.median(areas))
-        size = np.log2([median, _weighted_median(areas)])
     bands, clear_sharpness = _bands(pixels, tissue)
     stained = measure_stain(pixels, foreground)
     return QualityFigures(

@@ -18,6 +18,7 @@ Older files have instead, or lack, some of these and are judged by what they hav
 
 `<part>` is `offset`, `mean.<i>` or `factor.<i>.<j>` of one Gaussian. Several Gaussians stand side
 by side, one for each data set and each change: a mean over scanners would describe none of them.
+One that weighs more than the others says so by a higher offset.
 """
 
 from collections.abc import Mapping, Sequence

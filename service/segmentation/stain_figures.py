@@ -35,8 +35,8 @@ class StainFigures:
         stain: Shape (6,): red minus blue and green minus a third, as medians of shares of the
             optical density, of nuclei and of other tissue; then the natural logarithm of both
             densities.
-        tints: Shape (6,): the same two shares of the median density less that of the brightest
-            part of the image, of nuclei, of other tissue, and of the difference between the two.
+        tints: Shape (4,): the same two shares of the median density of nuclei less that of the
+            brightest part of the image, and of what nuclei have beyond other tissue.
     """
 
     stain: NDArray[np.float64]
@@ -49,7 +49,8 @@ def measure_stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> S
     `tints` leave out what differs between laboratories and scanners for reasons other than the
     dyes: how bright and how white the glass is, and how strongly the section is stained. What
     nuclei have beyond the tissue around them is the haematoxylin's own direction in optical
-    density (Ruifrok and Johnston, 2001), whatever the counterstain adds to both.
+    density (Ruifrok and Johnston, 2001), whatever the counterstain adds to both. The colour of the
+    other tissue itself is left out: it differs most between laboratories.
 
     Args:
         pixels: RGB, shape (H, W, 3), uint8.
@@ -79,7 +80,7 @@ def measure_stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> S
         depths.append(np.log(np.median(depth)))
         medians.append(np.maximum(np.median(colour, axis=0) - _DENSITY[brightest], 1e-3))
     nuclei, other = medians
-    tints = [*_direction(nuclei), *_direction(other), *_direction(nuclei - other)]
+    tints = [*_direction(nuclei), *_direction(nuclei - other)]
     return StainFigures(np.array([*shares, *depths], np.float64), np.array(tints, np.float64))
 
 
