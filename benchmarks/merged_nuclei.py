@@ -160,7 +160,7 @@ def main() -> None:
                 f"{share:.1%} |"
             )
     ranks = [np.argsort(np.argsort(values)) for values in (truths, figures)]
-    print(f"\nrank correlation of both shares: {np.corrcoef(*ranks)[0, 1]:.2f}")
+    print(f"\nrank correlation of both shares: {np.corrcoef(np.stack(ranks))[0, 1]:.2f}")
 
 
 if __name__ == "__main__":

@@ -182,9 +182,9 @@ def _stain_flag(
         "natural log-odds of a shifted stain",
         "above",
         good="The colours are like those the model was trained on.",
-        bad="The colours are unlike the H&E stains the model was trained on (another stain, faded"
-        " or overstained tissue, or a scanner's white balance). Nuclei may be missed or invented:"
-        " compare the outlines with the image before using the count.",
+        bad="The colours are unlike the H&E stains the model was trained on (another stain, swapped"
+        " channels, or a scanner's colours). Nuclei may be missed or invented: compare the outlines"
+        " with the image before using the count.",
         unmeasured="Not assessed: no nuclei and tissue to take colours from.",
     )
 
@@ -207,8 +207,8 @@ def _magnification_flag(
         mpp * limit if stated else None,
         "um/px",
         "above" if limit > 1 else "below",
-        good="Nuclei and texture fit the resolution.",
-        bad=f"Nuclei and texture look like {value or 0:.2g} um/px, but {mpp:.3g} um/px was given"
+        good="The nuclei fit the resolution.",
+        bad=f"The nuclei look like {value or 0:.2g} um/px, but {mpp:.3g} um/px was given"
         " or assumed. Give the scanner's resolution as `mpp` (0.25 is 40x, 0.5 is 20x); the count"
         " and all areas depend on it.",
         unmeasured="Not assessed: too few nuclei, too little tissue, or a blurred image.",
