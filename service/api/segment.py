@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.api.admission import Answer, answer_image
 from service.api.answer import Result
+from service.api.appointments import visit_of
 from service.api.auth import SegmentCaller
 from service.api.disconnect import disconnect_watch
 from service.api.documentation import (
@@ -246,12 +247,11 @@ async def segment_image(
     else:
         media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
-    asks = quota_key(caller.id, request)
-    quota = _take_quota(state, asks, observer)
+    quota = _take_quota(state, quota_key(caller.id, request), observer)
 
     async def segment(turn: Turn | None) -> Response:
         with state.tracing.request(request.headers, ticket) as trace:
-            async with state.pool.place(ticket, asks) as place:
+            async with state.pool.room.place(ticket, visit_of(request, caller.id)) as place:
                 upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
                 asked = parameters.with_form_fields(upload.fields)
                 if turn is not None:
