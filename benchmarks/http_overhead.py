@@ -51,6 +51,8 @@ def running_service(models_dir: Path, threads: int) -> Iterator[tuple[psutil.Pro
     finally:
         server.terminate()
         server.wait(timeout=30)
+        if server.stdout:
+            server.stdout.close()
 
 
 def post(connection: http.client.HTTPConnection, data: bytes) -> None:

@@ -45,7 +45,12 @@ from service.api.negotiation import (
     PNG,
     choose_representation,
 )
-from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
+from service.api.parameters import (
+    RequestTimeout,
+    SegmentParameters,
+    get_segment_parameters,
+    make_ticket,
+)
 from service.api.quota import QuotaState, quota_key
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
@@ -231,9 +236,9 @@ async def segment_image(
     caller: SegmentCaller,
     request: Request,
     parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
-    ticket: Annotated[Ticket, Depends(get_ticket)],
     state: StateDependency,
     observer: ObserverDependency,
+    x_request_timeout_ms: RequestTimeout = None,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Find every nucleus of an H&E image.
@@ -242,6 +247,7 @@ async def segment_image(
     the mask and the count in headers; GeoJSON, CSV, COCO, FHIR and HL7 likewise, or by `format`.
     Results are preliminary and for research use only.
     """
+    ticket = make_ticket(parameters, x_request_timeout_ms)
     if parameters.format is not None:
         media_type = MEDIA_TYPE_OF[parameters.format]
     else:
