@@ -18,7 +18,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.colour_figures import measure_colour
+from service.segmentation.colour_figures import (
+    STEP_PX,
+    block_density,
+    measure_colour,
+    total_density,
+)
 from service.segmentation.measurements import Nucleus
 
 BANDS: Final = 4
@@ -36,7 +41,6 @@ _WINDOW_PX: Final = 512
 _MOST_WINDOWS: Final = 9
 _LEAST_SIDE_PX: Final = 64
 _LEAST_BLOCKS: Final = 16
-_STAIN_STEP_PX: Final = 4
 _LEAST_STAINED: Final = 20
 _LEAST_CORE_PX: Final = 12
 _LEAST_TISSUE_DENSITY: Final = 0.2
@@ -135,15 +139,16 @@ def measure_quality(
         median = float(np.median(areas))
         size = np.log2([median, _weighted_median(areas)])
     bands, clear_sharpness = _bands(pixels, tissue)
+    density = block_density(pixels)
     return QualityFigures(
         tissue_fraction=fraction,
         bands=bands,
-        stain=_stain(pixels, foreground),
+        stain=_stain(density, foreground),
         median_core_px=median,
         size=size,
         merged_share=_merged_share(nuclei),
         clear_sharpness=clear_sharpness,
-        colour=measure_colour(pixels),
+        colour=measure_colour(density),
     )
 
 
@@ -243,13 +248,14 @@ def _bands(
     return bands, float(np.log2(clear[0] / clear[2]))
 
 
-def _stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+def _stain(
+    density: NDArray[np.float32], foreground: NDArray[np.uint8]
+) -> NDArray[np.float64] | None:
     """Colours of nuclei and of other tissue; see `QualityFigures.stain`."""
-    if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
+    if min(foreground.shape) < _LEAST_SIDE_PX:
         return None
-    density = _DENSITY[_shrink(pixels, _STAIN_STEP_PX)].reshape(-1, 3)
-    inside = _shrink(foreground * np.uint8(255), _STAIN_STEP_PX).ravel()
-    total = density.sum(axis=1)
+    inside = _shrink(foreground * np.uint8(255), STEP_PX).ravel()
+    total = total_density(density)
     parts = []
     for chosen in (inside > 200, (inside < 10) & (total > _LEAST_TISSUE_DENSITY)):
         position = np.flatnonzero(chosen)
