@@ -53,8 +53,7 @@ class ThriftyClient:
         """
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-            f"{lines}\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{lines}\r\n"
         )
         return await self._ask(head.encode("ascii"), body)
 

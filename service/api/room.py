@@ -85,7 +85,7 @@ class Place:
 
     @property
     def share(self) -> float:
-        """Share of the bounds that may be filled with it; above 1 for some who were told to come."""
+        """What of the bounds may be filled with it; above 1 for some that were told to come."""
         return _SHARES[self.ticket.priority] + (_RESERVE if self.expected else 0.0)
 
 

@@ -128,9 +128,7 @@ def test_its_own_deadline_ends_the_wait_at_the_door() -> None:
     asyncio.run(scenario())
 
 
-async def expected_place(
-    room: Room, clock: list[float], stack: AsyncExitStack, name: str
-) -> Place:
+async def expected_place(room: Room, clock: list[float], stack: AsyncExitStack, name: str) -> Place:
     """Return a place of somebody who was refused before, and came as told."""
     async with room.place(Ticket("stat"), name) as place:
         with pytest.raises(OverloadedError) as refused:
@@ -161,9 +159,7 @@ def test_an_image_that_was_told_to_come_waits_for_its_tiles_and_goes_before_newc
 
             gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             other = await expected_place(room, clock, stack, "leaves")
-            leaving = asyncio.create_task(
-                room.admit(other, tiles=80, decoded_bytes=1, gone=gone)
-            )
+            leaving = asyncio.create_task(room.admit(other, tiles=80, decoded_bytes=1, gone=gone))
             await settle()
             gone.set_result(None)
             with pytest.raises(ClientGoneError):
