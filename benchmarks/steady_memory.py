@@ -94,6 +94,7 @@ async def send_all(server: psutil.Process, port: int, requests: int, concurrency
         memory = server.memory_full_info()
         resident_mb.append(memory.rss / 1e6)
         private_mb.append(memory.uss / 1e6)
+        print(f"{resident_mb[-1]:.0f} MB", end=" ", file=sys.stderr, flush=True)
     client.close()
     return Steps(resident_mb, private_mb, statuses, time.perf_counter() - start_s)
 
