@@ -126,7 +126,8 @@ class AppointmentBook:
     def _forget(self, now_s: float) -> None:
         """Drop the promises that nobody came for."""
         # They were told times in this order, but for what rounding up to seconds changed.
-        while self._open and (first := next(iter(self._open.values()))):
+        while self._open:
+            first = next(iter(self._open.values()))
             if first.told_s + _GRACE_S >= now_s:
                 return
             self._close(first, kept=False)

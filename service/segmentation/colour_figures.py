@@ -33,7 +33,9 @@ def block_density(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     height, width = pixels.shape[0] // STEP_PX, pixels.shape[1] // STEP_PX
     cut = pixels[: height * STEP_PX, : width * STEP_PX]
-    blocks = np.asarray(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA))
+    blocks = np.asarray(
+        cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8
+    )
     return np.asarray(np.take(_DENSITY, blocks).reshape(-1, 3), dtype=np.float32)
 
 
