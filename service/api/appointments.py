@@ -51,11 +51,11 @@ def visit_of(request: Request, caller_id: str) -> str:
         caller_id: `service.api.auth.Caller.id`.
     """
     headers = request.headers
-    parts = [quota_key(caller_id, request), request.method, request.url.path]
+    parts = [quota_key(caller_id, request), request.method, request.scope["path"]]
     if (key := headers.get("idempotency-key")) is not None:
         parts.append(key)
     else:
-        parts.append(request.url.query)
+        parts.append(request.scope["query_string"].decode("latin-1"))
         parts.append(headers.get("content-type", "").partition(";")[0])
         names = _SAME_AGAIN if caller_id != ANONYMOUS_ID else (*_SAME_AGAIN, *_CREDENTIALS)
         parts += [headers.get(name, "") for name in names]
