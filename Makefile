@@ -21,7 +21,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
 .PHONY: help serve app install-serve install-dev test soak-delivery check format lock train export quantize report \
-	bench bench-peers image-check clean
+	bench bench-peers bench-serving image-check clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -76,6 +76,9 @@ bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 
 bench-peers: $(DEV_ENV)/.ready  ## Karyon beside other servers, each in its own environment (PEERS="--publish")
 	$(DEV)python -m benchmarks.peers.run $(PEERS)
+
+bench-serving: $(DEV_ENV)/.ready  ## All bars of serving in one table, eleven minutes on an idle machine (BARS="--scale 0.1")
+	$(DEV)python -m benchmarks.serving_bars $(BARS)
 
 image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on Debian; 5 GB; not in CI)
 	deploy/image_check.sh $(IMAGE_CHECK_DIR)

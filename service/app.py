@@ -7,6 +7,7 @@ or documenting the application costs nothing and two applications never share an
 import asyncio
 import contextlib
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -85,6 +86,7 @@ problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
+_THREAD_TURN_S = 0.001
 _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
@@ -102,13 +104,15 @@ def open_repository(settings: Settings) -> ModelRepository:
     Raises:
         KaryonError: A model, or the provider or precision asked for, is not as it must be.
     """
+    plan = plan_lanes(settings.concurrency, settings.threads)
     return ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
         provider=settings.provider,
         precision=settings.precision,
         options=RuntimeOptions(
-            threads=plan_lanes(settings.concurrency, settings.threads).threads,
+            threads=plan.threads,
+            streams=plan.lanes,
             device_id=settings.device_id,
             gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
             use_tf32=settings.use_tf32,
@@ -141,6 +145,9 @@ def open_service(
     keyring = open_keyring(settings.data_dir, settings.signing_key)
     # OpenCV's own threads would only fight with those of the workers and of the model.
     cv2.setNumThreads(1)
+    # A lane that comes back from the model, and the event loop, wait this long for a worker that
+    # runs Python: Python's own 5 ms are a tenth of a tile.
+    sys.setswitchinterval(_THREAD_TURN_S)
     repository = open_repository(settings)
 
     def open_segmenter(session: ModelSession) -> tuple[Segmenter, Callable[[], None]]:

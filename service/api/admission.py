@@ -15,8 +15,8 @@ from service.api.negotiation import JSON, PNG
 from service.api.parameters import SegmentParameters
 from service.api.recording import make_record
 from service.api.representation import represent, signed_document
+from service.api.room import Place
 from service.api.state import ServiceState
-from service.api.work import Place
 from service.images.decode import ImageLimits, check_bounds, read_header
 from service.images.image import ImageHeader
 from service.outputs.identity import OrderReference
@@ -139,8 +139,11 @@ async def answer_image(
     if isinstance(found, Answer):
         return found
     key, header, tiles = found
-    state.pool.admit(
-        place, tiles=tiles, decoded_bytes=_RGB_BYTES * header.width_px * header.height_px
+    await state.pool.room.admit(
+        place,
+        tiles=tiles,
+        decoded_bytes=_RGB_BYTES * header.width_px * header.height_px,
+        gone=gone,
     )
 
     def work(queue_ms: float) -> Answer:

@@ -153,22 +153,22 @@ async def get_segment_parameters(
     return parameters
 
 
-async def get_ticket(
-    parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
-    x_request_timeout_ms: Annotated[
-        int | None,
-        Header(
-            alias="X-Request-Timeout-Ms",
-            ge=1,
-            le=3_600_000,
-            description=(
-                "Milliseconds from the arrival of the request after which nobody wants the answer;"
-                " it is then 504, and work that has not begun never does."
-            ),
-            examples=[10_000],
+RequestTimeout = Annotated[
+    int | None,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        le=3_600_000,
+        description=(
+            "Milliseconds from the arrival of the request after which nobody wants the answer;"
+            " it is then 504, and work that has not begun never does."
         ),
-    ] = None,
-) -> Ticket:
+        examples=[10_000],
+    ),
+]
+
+
+def make_ticket(parameters: SegmentParameters, timeout_ms: int | None) -> Ticket:
     """Return the request's class and deadline; its clock starts here, before the body is read."""
-    timeout_s = None if x_request_timeout_ms is None else x_request_timeout_ms / 1000.0
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000.0
     return Ticket(parameters.priority, timeout_s)
