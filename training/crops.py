@@ -1,6 +1,6 @@
 """Batches of crops for Keras: a pure function of seed, epoch and step, so that runs resume."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.augmentation import Augmentation, random_crop
-from training.datasets import Sample
+from training.datasets import DatasetError, Sample
 from training.targets import make_targets
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -34,6 +34,27 @@ def load_images(samples: Sequence[Sample], channels: int) -> list[LoadedImage]:
         pixels, labels = sample.read()
         images.append(LoadedImage(pixels, make_targets(labels, channels)))
     return images
+
+
+def check_crop(name: str, images: Sequence[LoadedImage], crop_px: int) -> None:
+    """Refuse crops that are larger than every image: they would be reflections for the most part.
+
+    Args:
+        name: of the source.
+        images: its training images.
+        crop_px: side of a crop.
+
+    Raises:
+        training.datasets.DatasetError: with the largest crop that fits.
+    """
+    side_px = max(min(image.pixels.shape[:2]) for image in images)
+    if crop_px > side_px:
+        fits = side_px // 32 * 32
+        remedy = f"set crop_px = {fits}" if fits else "use images of 32 px or more"
+        raise DatasetError(
+            f"crop_px is {crop_px}, but the largest image of {name} is {side_px} px on its shorter "
+            f"side; {remedy}"
+        )
 
 
 class CropDataset(keras.utils.PyDataset):
@@ -102,16 +123,29 @@ def validation_tiles(images: Sequence[LoadedImage], tile_px: int) -> Batch:
     """
     tiles, maps = [], []
     for image in images:
-        height, width = image.pixels.shape[:2]
-        pad = ((0, -height % tile_px), (0, -width % tile_px), (0, 0))
-        pixels = np.pad(image.pixels, pad, mode="symmetric")
-        targets = np.pad(image.targets, pad, mode="symmetric")
-        for top in range(0, pixels.shape[0], tile_px):
-            for left in range(0, pixels.shape[1], tile_px):
-                window = np.s_[top : top + tile_px, left : left + tile_px]
-                tiles.append(pixels[window])
-                maps.append(targets[window])
+        for _, pixels, targets in cut_tiles(image, tile_px):
+            tiles.append(pixels)
+            maps.append(targets)
     return _as_batch(tiles, maps)
+
+
+def cut_tiles(
+    image: LoadedImage, tile_px: int
+) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Cut one image as `validation_tiles` does.
+
+    Yields:
+        (x, y) of the tile's corner in the image, its pixels (tile_px, tile_px, 3) and its targets
+        (tile_px, tile_px, C), both uint8.
+    """
+    height, width = image.pixels.shape[:2]
+    pad = ((0, -height % tile_px), (0, -width % tile_px), (0, 0))
+    pixels = np.pad(image.pixels, pad, mode="symmetric")
+    targets = np.pad(image.targets, pad, mode="symmetric")
+    for top in range(0, pixels.shape[0], tile_px):
+        for left in range(0, pixels.shape[1], tile_px):
+            window = np.s_[top : top + tile_px, left : left + tile_px]
+            yield (left, top), pixels[window], targets[window]
 
 
 def _as_batch(pixels: list[NDArray[np.uint8]], maps: list[NDArray[np.uint8]]) -> Batch:
