@@ -1,4 +1,4 @@
-"""Runs side by side: figures, differences, what was configured differently, may they be compared."""
+"""Runs side by side: figures, differing settings, and whether they may be compared."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -217,9 +217,11 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
     differences = comparison.differences()
     body = [
         f"<h1>{escape(' against '.join(names))}</h1>",
-        '<p class="lead">The best epoch of each run on its validation patients; in brackets the '
-        "difference from the first. Pixels alone: which model counts better is told by "
-        "<code>python -m export compare OLD.onnx NEW.onnx DATA</code>.</p>",
+        (
+            '<p class="lead">The best epoch of each run on its validation patients; in brackets '
+            "the difference from the first. Pixels alone: which model counts better is told by "
+            "<code>python -m export compare OLD.onnx NEW.onnx DATA</code>.</p>"
+        ),
         *(warning(f"Not comparable. {doubt}") for doubt in comparison.doubts),
         table(["figure", *names], comparison.figures(), 1),
         '<h2>Curves</h2><div class="plots">',

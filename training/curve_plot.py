@@ -59,8 +59,8 @@ def plot(title: str, curves: Sequence[Curve], x_label: str = "epoch") -> str:
     ys = [y for points in finite for _, y in points] or [0.0]
     x_ticks = [tick for tick in ticks(min(xs), max(xs), 8) if tick == int(tick)]
     y_ticks = ticks(min(ys), max(ys), 5)
-    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
-    y_low, y_high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
+    x_low, x_high = min(xs), max(*xs, min(xs) + 1)
+    y_low, y_high = min(y_ticks[0], *ys), max(y_ticks[-1], *ys)
 
     def place(x: float, y: float) -> tuple[float, float]:
         right, down = WIDTH - _RIGHT, HEIGHT - _BOTTOM
@@ -72,8 +72,10 @@ def plot(title: str, curves: Sequence[Curve], x_label: str = "epoch") -> str:
     parts = [
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">',
         f'<text class="title" x="{_LEFT}" y="16">{escape(title)}</text>',
-        f'<text x="{(_LEFT + WIDTH - _RIGHT) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">'
-        f"{escape(x_label)}</text>",
+        (
+            f'<text x="{(_LEFT + WIDTH - _RIGHT) / 2:.0f}" y="{HEIGHT - 4}" text-anchor="middle">'
+            f"{escape(x_label)}</text>"
+        ),
     ]
     for tick in y_ticks:
         _, y = place(x_low, tick)
@@ -87,9 +89,8 @@ def plot(title: str, curves: Sequence[Curve], x_label: str = "epoch") -> str:
     for curve, points in zip(curves, finite, strict=True):
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
         dash = ' stroke-dasharray="5 4"' if curve.dashed else ""
-        parts.append(
-            f'<polyline points="{line}" fill="none" stroke="{curve.colour}" stroke-width="2"{dash}/>'
-        )
+        stroke = f'stroke="{curve.colour}" stroke-width="2"{dash}'
+        parts.append(f'<polyline points="{line}" fill="none" {stroke}/>')
         # A line of one point would not show.
         dots = points if len(points) == 1 else [p for p in points if p[0] == curve.mark]
         for point in dots:

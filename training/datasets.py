@@ -98,7 +98,7 @@ class Sample:
 
 
 def _check_labels(path: Path, raw: NDArray[np.generic]) -> None:
-    """Refuse a binary mask where instance labels should be: it is one nucleus all over the image."""
+    """Refuse a binary mask where instance labels should be: it is one nucleus all over."""
     values = np.unique(raw)
     if values[values > 0].size == 1:
         pieces = cv2.connectedComponents((raw > 0).astype(np.uint8), connectivity=8)[0] - 1

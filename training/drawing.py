@@ -30,9 +30,7 @@ def draw_outlines(
         A copy (H, W, 3) uint8 RGB.
     """
     drawn = np.ascontiguousarray(pixels).copy()
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
-    )
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(drawn, contours, -1, colour, thickness_px)
     return drawn
 

@@ -226,7 +226,9 @@ def _cell(image: CheckedImage, thumbnail: NDArray[np.uint8]) -> NDArray[np.uint8
     top, left = 28, 6
     cell[top : top + height, left : left + width] = thumbnail
     if image.doubts:
-        cv2.rectangle(cell, (left - 3, top - 3), (left + width + 2, top + height + 2), (220, 0, 0), 3)
+        cv2.rectangle(
+            cell, (left - 3, top - 3), (left + width + 2, top + height + 2), (220, 0, 0), 3
+        )
     caption = f"{image.stem[:24]}: {image.nuclei}"
     cv2.putText(
         cell, caption, (left, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30, 30, 30), 1, cv2.LINE_AA

@@ -54,9 +54,11 @@ def write_report(
             if key != "val_loss"
         ),
         "</div>",
-        f'<p class="note">Pixels of the validation patients at probability 0.5, epoch '
-        f"{best['epoch']:.0f}. How well nuclei are told apart and counted is measured on the "
-        "exported file, through the service's own code: see below.</p>",
+        (
+            f'<p class="note">Pixels of the validation patients at probability 0.5, epoch '
+            f"{best['epoch']:.0f}. How well nuclei are told apart and counted is measured on the "
+            "exported file, through the service's own code: see below.</p>"
+        ),
         *(warning(text) for text in findings(record)),
         "<h2>Curves</h2>",
         *_curves(record),
@@ -218,8 +220,10 @@ def _next(record: RunRecord, data_root: Path) -> list[str]:
         command(*python, "training", "evaluate", record.folder, data, *patterns),
         "<p>See it beside an earlier run:</p>",
         command(*python, "training", "compare", "OTHER_RUN", record.folder),
-        "<p>Make the model file that the service runs, with thresholds and counts measured "
-        "through the service's own code:</p>",
+        (
+            "<p>Make the model file that the service runs, with thresholds and counts measured "
+            "through the service's own code:</p>"
+        ),
         command(
             *(*python, "export", "model", record.folder, "--validation", data),
             *("--groups", ",".join(groups), "--name", "mine", "--version", "1.0.0"),
