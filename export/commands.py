@@ -185,11 +185,9 @@ def compare(
                 dataset=data_dir.resolve().name,
                 split=f"groups {groups}" if groups else "all images",
                 options=options,
-                progress=lambda items, name=role: track(
-                    items, f"segmenting, {name}", console=console, transient=True
-                ),
+                progress=lambda items: track(items, "segmenting", console=console, transient=True),
             )
-            for role, session in zip(("old", "new"), sessions, strict=True)
+            for session in sessions
         ]
         try:
             paired = judge(*evaluations)
@@ -205,7 +203,7 @@ def compare(
                 highlight=False,
                 soft_wrap=True,
             )
-    print_paired(paired, *names, console)
+    print_paired(paired, names[0], names[1], console)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         document = {

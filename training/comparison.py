@@ -95,9 +95,9 @@ def _doubts(first: RunRecord, other: RunRecord) -> list[str]:
     found = []
     if judged[0] != judged[1]:
         parts = [
-            f"{len(stems - others)} only by {name} ({_some(stems - others)})"
-            for name, stems, others in ((one, *judged), (two, *judged[::-1]))
-            if stems - others
+            f"{len(alone)} only by {name} ({_some(alone)})"
+            for name, alone in ((one, judged[0] - judged[1]), (two, judged[1] - judged[0]))
+            if alone
         ]
         found.append(
             f"{one} and {two} were judged on different images, {' and '.join(parts)}: train one of "

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from training.augmentation import Augmentation, random_crop
 from training.datasets import DatasetError, Sample
+from training.stain import Stain, estimate_stain
 from training.targets import make_targets
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -86,6 +87,11 @@ class CropDataset(keras.utils.PyDataset):
         self._augmentation = augmentation
         self._nucleus_share = nucleus_share
         self._seed = seed
+        self._stains = [
+            [estimate_stain(image.pixels, augmentation.stain_normalisation) for image in images]
+            for images in self._sources
+        ]
+        self._targets = [stain for of in self._stains for stain in of if stain is not None]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -96,8 +102,9 @@ class CropDataset(keras.utils.PyDataset):
         random = np.random.default_rng([self._seed, self.epoch, index])
         crops, maps = [], []
         for _ in range(self._batch_size):
-            images = self._sources[int(random.choice(len(self._sources), p=self._weights))]
-            image = images[int(random.integers(len(images)))]
+            source = int(random.choice(len(self._sources), p=self._weights))
+            number = int(random.integers(len(self._sources[source])))
+            image = self._sources[source][number]
             crop, target = random_crop(
                 image.pixels,
                 image.targets,
@@ -105,10 +112,18 @@ class CropDataset(keras.utils.PyDataset):
                 random,
                 self._augmentation,
                 nucleus_share=self._nucleus_share,
+                stains=(self._stains[source][number], self._draw_target(random)),
             )
             crops.append(crop)
             maps.append(target)
         return _as_batch(crops, maps)
+
+    def _draw_target(self, random: np.random.Generator) -> Stain | None:
+        """The stain of a random training image, or None; draws nothing where it is turned off."""
+        share = self._augmentation.stain_normalisation_share
+        if not self._targets or random.random() >= share:
+            return None
+        return self._targets[int(random.integers(len(self._targets)))]
 
 
 def validation_tiles(images: Sequence[LoadedImage], tile_px: int) -> Batch:

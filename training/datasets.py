@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -71,7 +71,7 @@ class Sample:
         bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
         if bgr is None:
             raise DatasetError(f"{self.image_path}: {_UNREADABLE}")
-        raw = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
+        raw: Any = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
         if raw is None:
             raise DatasetError(f"{self.label_path}: {_UNREADABLE}")
         if raw.ndim == 3:
@@ -97,7 +97,7 @@ class Sample:
         return pixels, components.astype(np.int32)
 
 
-def _check_labels(path: Path, raw: NDArray[np.generic]) -> None:
+def _check_labels(path: Path, raw: NDArray[np.integer]) -> None:
     """Refuse a binary mask where instance labels should be: it is one nucleus all over."""
     values = np.unique(raw)
     if values[values > 0].size == 1:
@@ -109,7 +109,7 @@ def _check_labels(path: Path, raw: NDArray[np.generic]) -> None:
             )
 
 
-def _check_mask(path: Path, raw: NDArray[np.generic]) -> None:
+def _check_mask(path: Path, raw: NDArray[np.integer]) -> None:
     """Refuse what is not two values, one of them 0: labels in masks/, smoothed edges, classes."""
     values = np.unique(raw)
     if values.size > 2:

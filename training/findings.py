@@ -42,8 +42,8 @@ def findings(record: RunRecord) -> list[str]:
     if best["val_dice"] < _POOR_DICE:
         found.append(
             f"The model has hardly learnt: its best validation Dice is {best['val_dice']:.2f}. "
-            "Look at the annotation first (`python -m training check DATA`), then train for more epochs "
-            "or lower learning_rate."
+            "Look at the annotation first (`python -m training check DATA`), then train for more "
+            "epochs or lower learning_rate."
         )
     early = [row["val_dice"] for row in rows if row["epoch"] <= 0.7 * len(rows)]
     if early and last["epoch"] >= record.config.epochs:
