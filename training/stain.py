@@ -23,6 +23,8 @@ _LEAST_SPREAD: Final = 0.005
 _LEAST_ANGLE_DEGREES: Final = 8.0
 _MOST_FROM_REFERENCE_DEGREES: Final = (22.0, 50.0)
 """From haematoxylin and eosin of `STAINS`; 14 and 44 in the images of TNBC and NuInsSeg."""
+_MOST_WIDENING: Final = 1.6
+"""Stains of nearly one colour, drawn apart to two, show every shade as yellow or green."""
 _LEAST_AMOUNT: Final = 0.1
 _STRENGTH_RATIO: Final = (0.5, 2.0)
 """A pale image made dark shows its noise, a dark one made pale has nothing left."""
@@ -90,6 +92,11 @@ class MacenkoStain:
 
     vectors: NDArray[np.float64]
     strong: NDArray[np.float64]
+
+    @property
+    def angle_degrees(self) -> float:
+        """Angle between the two, degrees."""
+        return float(_degrees(self.vectors[0] @ self.vectors[1]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +184,8 @@ def normalise_stain(
         target: of the other one, by the same method.
 
     Returns:
-        (H, W, 3) uint8 RGB; the pixels as they are where either stain is None.
+        (H, W, 3) uint8 RGB; the pixels as they are where either stain is None, or where the
+        image's stains are too alike to be told apart as widely as the other one's.
 
     Raises:
         TypeError: the stains are of different methods.
@@ -185,6 +193,8 @@ def normalise_stain(
     if source is None or target is None:
         return pixels
     if isinstance(source, MacenkoStain) and isinstance(target, MacenkoStain):
+        if target.angle_degrees > _MOST_WIDENING * source.angle_degrees:
+            return pixels
         density = _DENSITY_OF_BYTE[pixels]
         amounts = density @ np.linalg.pinv(source.vectors).astype(np.float32)
         # What the two stains do not explain (pigment, noise) stays as it is.
