@@ -42,6 +42,7 @@ def random_crop(
     augmentation: Augmentation,
     *,
     nucleus_share: float,
+    soft: bool = False,
     stains: tuple[Stain | None, Stain | None] = (None, None),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut one augmented crop by a single resampling of image and targets.
@@ -54,6 +55,7 @@ def random_crop(
         augmentation: strengths.
         nucleus_share: probability that the crop is centred on a nucleus pixel instead of
             anywhere. This balances the classes and still shows empty tissue.
+        soft: whether the nucleus map holds probabilities; else it stays 0 or 255.
         stains: of this image and of the one whose stain the crop is given, if any.
 
     Returns:
@@ -82,7 +84,8 @@ def random_crop(
     crop = cv2.remap(pixels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = cv2.remap(targets, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = moved.reshape(crop_px, crop_px, targets.shape[-1])
-    moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
+    if not soft:
+        moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
     crop = normalise_stain(crop.astype(np.uint8), *stains)
     return _recolour(crop, random, augmentation), moved.astype(np.uint8)
 
@@ -94,7 +97,7 @@ def _centre(
     if random.random() < nucleus_share:
         # Rejection sampling: at 12.5 % foreground, 64 draws miss every nucleus once in 5,000 crops.
         ys, xs = random.integers(0, height, 64), random.integers(0, width, 64)
-        hits = np.flatnonzero(nucleus[ys, xs])
+        hits = np.flatnonzero(nucleus[ys, xs] > 127)
         if hits.size:
             return float(xs[hits[0]]), float(ys[hits[0]])
     return float(random.uniform(0, width)), float(random.uniform(0, height))

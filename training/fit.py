@@ -34,8 +34,9 @@ from training.callbacks import (
 )
 from training.config import TrainingConfig
 from training.crops import CropDataset, check_crop, load_images, validation_tiles
+from training.distillation import load_teachers, soften_targets
 from training.history import best_row, read_history
-from training.lineage import copy_records
+from training.lineage import INITIAL_FOLDER, copy_records, teacher_folder
 from training.losses import make_loss
 from training.metrics import make_metrics
 from training.progress import Progress, announce
@@ -91,15 +92,25 @@ def fit(
     channels = len(config.channels)
     state = RunState(run_dir / "state.npz", configuration_digest(config.to_json()))
     first_epoch = state.epochs_done() if resume else 0
-    learnt = {
-        source.name: (load_images(train[source.name], channels), source.weight)
-        for source in config.data
-        if source.weight > 0
-    }
-    for name, (images, _) in learnt.items():
-        check_crop(name, images, config.crop_px)
+    shown = []
+    for source in config.data:
+        if source.weight > 0:
+            images = load_images(train[source.name], channels)
+            check_crop(source.name, images, config.crop_px)
+            shown.append((images, source.weight))
+    if config.teachers:
+        teachers = load_teachers(config.teachers, channels)
+        shown = [
+            (
+                soften_targets(
+                    images, teachers, share=config.teacher_share, views=config.teacher_views
+                ),
+                weight,
+            )
+            for images, weight in shown
+        ]
     crops = CropDataset(
-        list(learnt.values()),
+        shown,
         crop_px=config.crop_px,
         batch_size=config.batch_size,
         steps=config.steps_per_epoch,
@@ -118,7 +129,9 @@ def fit(
     write_data_record(run_dir, config, train, validation)
     write_environment(run_dir, data_root or Path(), _backend())
     if config.initial_model is not None:
-        copy_records(Path(config.initial_model).parent, run_dir)
+        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
+    for number, teacher in enumerate(config.teachers, start=1):
+        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
     if not quiet:
         announce(config, train, validation, model.count_params())
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
