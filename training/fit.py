@@ -17,6 +17,7 @@ The run folder holds
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from training.callbacks import (
 )
 from training.config import TrainingConfig
 from training.crops import CropDataset, check_crop, load_images, validation_tiles
+from training.datasets import Sample
 from training.distillation import load_teachers, soften_targets
 from training.history import best_row, read_history
 from training.lineage import INITIAL_FOLDER, copy_records, teacher_folder
@@ -92,32 +94,7 @@ def fit(
     channels = len(config.channels)
     state = RunState(run_dir / "state.npz", configuration_digest(config.to_json()))
     first_epoch = state.epochs_done() if resume else 0
-    shown = []
-    for source in config.data:
-        if source.weight > 0:
-            images = load_images(train[source.name], channels)
-            check_crop(source.name, images, config.crop_px)
-            shown.append((images, source.weight))
-    if config.teachers:
-        teachers = load_teachers(config.teachers, channels)
-        shown = [
-            (
-                soften_targets(
-                    images, teachers, share=config.teacher_share, views=config.teacher_views
-                ),
-                weight,
-            )
-            for images, weight in shown
-        ]
-    crops = CropDataset(
-        shown,
-        crop_px=config.crop_px,
-        batch_size=config.batch_size,
-        steps=config.steps_per_epoch,
-        augmentation=Augmentation(**config.augmentation.model_dump()),
-        nucleus_share=config.nucleus_share,
-        seed=config.seed,
-    )
+    crops = _training_crops(config, train)
     held_out = load_images([s for samples in validation.values() for s in samples], channels)
     validation_data = validation_tiles(held_out, config.crop_px)
 
@@ -128,10 +105,7 @@ def fit(
     (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
     write_data_record(run_dir, config, train, validation)
     write_environment(run_dir, data_root or Path(), _backend())
-    if config.initial_model is not None:
-        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
-    for number, teacher in enumerate(config.teachers, start=1):
-        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
+    _keep_records(config, run_dir)
     if not quiet:
         announce(config, train, validation, model.count_params())
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
@@ -157,15 +131,58 @@ def fit(
         if model.stop_training:
             break
         first_epoch = max(first_epoch, end)
+    _summarise(config, run_dir)
+    if stop_after_epoch is None or stop_after_epoch >= config.epochs:
+        state.remove()
+    return run_dir / "model.keras"
+
+
+def _training_crops(config: TrainingConfig, train: Mapping[str, Sequence[Sample]]) -> CropDataset:
+    channels = len(config.channels)
+    shown = []
+    for source in config.data:
+        if source.weight > 0:
+            images = load_images(train[source.name], channels)
+            check_crop(source.name, images, config.crop_px)
+            shown.append((images, source.weight))
+    if config.teachers:
+        teachers = load_teachers(config.teachers, channels)
+        shown = [
+            (
+                soften_targets(
+                    images, teachers, share=config.teacher_share, views=config.teacher_views
+                ),
+                weight,
+            )
+            for images, weight in shown
+        ]
+    return CropDataset(
+        shown,
+        crop_px=config.crop_px,
+        batch_size=config.batch_size,
+        steps=config.steps_per_epoch,
+        augmentation=Augmentation(**config.augmentation.model_dump()),
+        nucleus_share=config.nucleus_share,
+        seed=config.seed,
+    )
+
+
+def _keep_records(config: TrainingConfig, run_dir: Path) -> None:
+    """Keep the records of the runs that this one starts or learns from."""
+    if config.initial_model is not None:
+        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
+    for number, teacher in enumerate(config.teachers, start=1):
+        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
+
+
+def _summarise(config: TrainingConfig, run_dir: Path) -> None:
+    """Draw the curves and write the figures of the best epoch, if there is one."""
     history = read_history(run_dir / "history.csv")
     if history:
         plot_curves(run_dir / "history.csv", run_dir / "curves.png")
         best = best_row(history, config)
         text = json.dumps(best, indent=2) + "\n"
         (run_dir / "metrics.json").write_text(text, encoding="utf-8")
-    if stop_after_epoch is None or stop_after_epoch >= config.epochs:
-        state.remove()
-    return run_dir / "model.keras"
 
 
 def build_model(config: TrainingConfig, data_root: Path) -> keras.Model:
@@ -266,4 +283,4 @@ def _callbacks(
         RunRecorder(run_dir, config, state),
         TensorBoardWriter(run_dir / "tensorboard"),
     ]
-    return callbacks if quiet else [*callbacks, Progress(config)]
+    return callbacks if quiet else [*callbacks, Progress(config, run_dir / "history.csv")]

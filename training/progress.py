@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import keras
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.progress import Progress as RichProgress
 
 from training.config import TrainingConfig
 from training.datasets import Sample
+from training.history import best_row, read_history
 
 
 def announce(
@@ -59,15 +61,19 @@ class Progress(keras.callbacks.Callback):
     Where the output is no terminal (a file, a pipe) there are the lines alone.
     """
 
-    def __init__(self, config: TrainingConfig, console: Console | None = None) -> None:
+    def __init__(
+        self, config: TrainingConfig, history: Path, console: Console | None = None
+    ) -> None:
         """Prepare the bar.
 
         Args:
             config: the run.
+            history: its history.csv, which has the epoch before this callback is told of its end.
             console: where to; standard output by default.
         """
         super().__init__()
         self._config = config
+        self._history = history
         self._console = console or Console()
         self._bar = RichProgress(
             TextColumn("epoch {task.fields[epoch]:>3}"),
@@ -83,7 +89,6 @@ class Progress(keras.callbacks.Callback):
             "steps", total=config.steps_per_epoch, epoch=0, loss=float("nan"), dice=0.0
         )
         self._started = 0.0
-        self._best = float("-inf")
         self._lines = 0
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
@@ -113,8 +118,7 @@ class Progress(keras.callbacks.Callback):
         """Leave one line, of at most 80 characters for runs of up to 9999 s an epoch."""
         logs = logs or {}
         seconds = time.monotonic() - self._started
-        best = logs["val_dice"] > self._best
-        self._best = max(self._best, float(logs["val_dice"]))
+        best = best_row(read_history(self._history), self._config)["epoch"] == epoch + 1
         self._print(
             f"{epoch + 1:>3}/{self._config.epochs}  loss {logs['loss']:.3f}  "
             f"Dice {logs['dice']:.3f} | validation loss {logs['val_loss']:.3f}  "
