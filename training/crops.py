@@ -124,7 +124,7 @@ class CropDataset(keras.utils.PyDataset):
     def _draw_target(self, random: np.random.Generator) -> Stain | None:
         """The stain of a random training image, or None; draws nothing where it is turned off."""
         share = self._augmentation.stain_normalisation_share
-        if not self._targets or random.random() >= share:
+        if share <= 0 or not self._targets or random.random() >= share:
             return None
         return self._targets[int(random.integers(len(self._targets)))]
 

@@ -44,7 +44,8 @@ def announce(
             if samples:
                 patients = len({sample.group for sample in samples})
                 console.print(
-                    f"{role:>11} {name}: {len(samples)} images of {patients} patients or slides",
+                    f"{role:>11} {name}: {len(samples)} images of {patients} "
+                    f"patient{'s' * (patients != 1)}",
                     highlight=False,
                 )
     console.print(
