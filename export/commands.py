@@ -13,7 +13,7 @@ from rich.progress import track
 from export.arguments import DataDir, Groups, ModelFile, RunDir, refusals_without_traceback
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
-from export.paired import compare as judge
+from export.paired import compare as compare_files
 from export.paired import leaks, print_paired
 from export.quality_reference import (
     choose_training_samples,
@@ -190,7 +190,7 @@ def compare(
             for session in sessions
         ]
         try:
-            paired = judge(*evaluations)
+            paired = compare_files(evaluations[0], evaluations[1])
         except ValueError as error:
             raise ExportRefusedError(str(error)) from error
     names = [f"{s.contract.name} {s.contract.version}" for s in sessions]

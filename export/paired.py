@@ -109,7 +109,7 @@ def compare(old: Evaluation, new: Evaluation) -> Paired:
         for name in _TITLES
     }
     units = 1 if draw is None else draw.units
-    verdict, reason = _judge(differences, units)
+    verdict, reason = judge(differences, units)
     return Paired(
         images=len(groups),
         resampled=None if draw is None else draw.resampled,
@@ -136,7 +136,7 @@ def _figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     return figures
 
 
-def _judge(differences: dict[str, Difference], units: int) -> tuple[Verdict, str]:
+def judge(differences: dict[str, Difference], units: int) -> tuple[Verdict, str]:
     """The error of the count of an image decides; detection must not have become worse."""
     mape, f1 = differences["count_mape"], differences["f1_at_0.5"]
     change = f"the mean error of an image's count goes from {mape.old:.1%} to {mape.new:.1%}"
