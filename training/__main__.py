@@ -19,7 +19,7 @@ from training.config import TrainingConfig, load_config, with_hold_out
 from training.datasets import DEFAULT_GROUP_PATTERN, DatasetError
 from training.preview import check_data, print_preview
 from training.quiet import quiet_standard_error
-from training.run_folder import check_folder, read_configuration
+from training.run_folder import check_folder, read_configuration, recorded_data_root
 from training.spelling import explain
 
 NOT_COMPARABLE = 1
@@ -62,6 +62,10 @@ console = Console()
 
 DataRoot = Annotated[
     Path, typer.Option(help="Where the relative paths of a recipe (data, weights) start.")
+]
+RecordedDataRoot = Annotated[
+    Path | None,
+    typer.Option(help="Where the recipe's data lies; where it lay in training by default."),
 ]
 Open = Annotated[bool, typer.Option("--open", help="Open the page in the browser.")]
 
@@ -123,11 +127,13 @@ def fit(
 @app.command()
 def resume(
     run_dir: Annotated[Path, typer.Argument(help="The folder of the interrupted run.")],
-    data_root: DataRoot = Path(),
+    data_root: RecordedDataRoot = None,
     open_report: Open = False,
 ) -> None:
     """Go on with a run that was interrupted, exactly as it would have gone on."""
-    _run(read_configuration(run_dir), run_dir, data_root, resume=True, open_report=open_report)
+    config = read_configuration(run_dir)
+    root = data_root or recorded_data_root(run_dir)
+    _run(config, run_dir, root, resume=True, open_report=open_report)
 
 
 @app.command()
@@ -151,10 +157,7 @@ def evaluate(
 @app.command()
 def report(
     run_dir: Annotated[Path, typer.Argument(help="A run folder with a finished epoch.")],
-    data_root: Annotated[
-        Path | None,
-        typer.Option(help="Where the recipe's data lies; where it lay in training by default."),
-    ] = None,
+    data_root: RecordedDataRoot = None,
     open_report: Open = False,
 ) -> None:
     """Write RUN_DIR/report.html anew: curves, worst and best tiles, what to do next."""

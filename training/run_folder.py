@@ -226,6 +226,15 @@ def write_environment(run_dir: Path, data_root: Path, backend: Mapping[str, str]
     (run_dir / ENVIRONMENT_FILE).write_text(text, encoding="utf-8")
 
 
+def recorded_data_root(run_dir: Path) -> Path:
+    """Where the recipe's relative paths started when the run was last started.
+
+    Runs of older versions did not write it down: then the working directory.
+    """
+    sessions = _sessions(run_dir)
+    return Path(sessions[-1]["data_root"]) if sessions else Path()
+
+
 def configuration_digest(text: str) -> str:
     """SHA-256 of a `config.json`."""
     return hashlib.sha256(text.encode()).hexdigest()

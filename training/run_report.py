@@ -11,7 +11,7 @@ from training.datasets import DatasetError
 from training.drawing import FALSE_ALARM, MISSED, PREDICTED, TRUTH, Colour
 from training.findings import MEANINGS, findings
 from training.page import card, command, page, picture, table, warning
-from training.run_folder import RunFolderError, RunRecord, read_run_record
+from training.run_folder import RunFolderError, RunRecord, read_run_record, recorded_data_root
 from training.sources import locate, read_sources
 from training.tiles import JudgedTile, judge_tiles
 
@@ -92,7 +92,7 @@ def report_run(run_dir: Path, data_root: Path | None = None) -> Path:
     """
     record = read_run_record(run_dir)
     if data_root is None:
-        data_root = Path(record.sessions[-1]["data_root"]) if record.sessions else Path()
+        data_root = recorded_data_root(run_dir)
     tiles: list[JudgedTile] = []
     why_none = ""
     try:

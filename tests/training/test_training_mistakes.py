@@ -19,6 +19,7 @@ from training.run_folder import (
     check_free_space,
     configuration_digest,
     write_data_record,
+    write_environment,
 )
 from training.sources import read_sources
 from training.targets import make_targets
@@ -271,6 +272,7 @@ def interrupted(attempt: Attempt) -> None:
     np.savez(attempt.run / "state.npz", epochs_done=1, configuration=digest)
     train, validation = read_sources(config, attempt.root)
     write_data_record(attempt.run, config, train, validation)
+    write_environment(attempt.run, attempt.root, {})
 
 
 def _nothing_to_resume(attempt: Attempt) -> None:
@@ -309,7 +311,8 @@ def test_a_mistake_with_resume_is_named_with_its_remedy(
 ) -> None:
     interrupted(attempt)
     spoil(attempt)
-    code, message = message_of(capfd, "resume", attempt.run, "--data-root", attempt.root)
+    # Where the data lies need not be said again: the run knows.
+    code, message = message_of(capfd, "resume", attempt.run)
     assert code == 2
     assert fault in message
     assert remedy in message
