@@ -19,6 +19,9 @@ from training.config import TrainingConfig
 from training.datasets import Sample
 from training.history import best_row, read_history
 
+_STARTING = "preparing"
+"""In place of figures before the first step, which takes longest: the graph is being traced."""
+
 
 def announce(
     config: TrainingConfig,
@@ -50,7 +53,7 @@ def announce(
                 )
     console.print(
         f"{'model':>11} {config.architecture}, {parameters / 1e6:.1f} million parameters, "
-        f"{config.epochs} epochs of {config.steps_per_epoch} steps; the first step takes longest",
+        f"{config.epochs} epochs of {config.steps_per_epoch} steps",
         highlight=False,
         soft_wrap=True,
     )
@@ -80,14 +83,14 @@ class Progress(keras.callbacks.Callback):
             TextColumn("epoch {task.fields[epoch]:>3}"),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  Dice {task.fields[dice]:.3f}"),
+            TextColumn("{task.fields[figures]:<22}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
         )
         self._task = self._bar.add_task(
-            "steps", total=config.steps_per_epoch, epoch=0, loss=float("nan"), dice=0.0
+            "steps", total=config.steps_per_epoch, epoch=0, figures=_STARTING
         )
         self._started = 0.0
         self._lines = 0
@@ -106,14 +109,13 @@ class Progress(keras.callbacks.Callback):
         """Start at zero."""
         del logs
         self._started = time.monotonic()
-        self._bar.reset(self._task, epoch=epoch + 1, loss=float("nan"), dice=0.0)
+        self._bar.reset(self._task, epoch=epoch + 1, figures=_STARTING)
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Advance."""
         logs = logs or {}
-        self._bar.update(
-            self._task, completed=batch + 1, loss=float(logs["loss"]), dice=float(logs["dice"])
-        )
+        figures = f"loss {logs['loss']:.3f}  Dice {logs['dice']:.3f}"
+        self._bar.update(self._task, completed=batch + 1, figures=figures)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Leave one line, of at most 80 characters for runs of up to 9999 s an epoch."""
