@@ -23,6 +23,7 @@ TRAINING_COLOUR: Final = "#c8553d"
 VALIDATION_COLOUR: Final = "#0b6e4f"
 _PANELS: Final = (("loss", "loss"), ("dice", "Dice"), ("average_precision", "average precision"))
 _LISTED_PATIENTS: Final = 12
+_PIXELS_TOGETHER: Final = 4 * 256**2
 
 
 def write_report(
@@ -105,8 +106,10 @@ def report_run(run_dir: Path, data_root: Path | None = None) -> Path:
         )
     else:
         samples = [sample for held_out in validation.values() for sample in held_out]
-        config = record.config
-        tiles = judge_tiles(model, samples, config.crop_px, config.batch_size)
+        crop_px = record.config.crop_px
+        # As many pixels at once as a training step has at least; small tiles go together.
+        together = max(record.config.batch_size, _PIXELS_TOGETHER // crop_px**2)
+        tiles = judge_tiles(model, samples, crop_px, together)
     return write_report(run_dir, data_root, tiles, why_none)
 
 

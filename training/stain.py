@@ -170,7 +170,7 @@ def _macenko(density: NDArray[np.float64]) -> MacenkoStain | None:
 
 
 def _degrees(cosine: ArrayLike) -> NDArray[np.float64]:
-    return np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    return np.asarray(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 
 
 def normalise_stain(
@@ -214,7 +214,7 @@ def _on_tissue(pixels: NDArray[np.uint8], moved: NDArray[np.generic]) -> NDArray
     density = _DENSITY_OF_BYTE[pixels].mean(axis=-1, keepdims=True)
     share = np.clip(density / _TISSUE_DENSITY - 0.5, 0, 1)
     mixed = pixels + share * (np.clip(moved, 0, 255) - pixels)
-    return np.rint(mixed).astype(np.uint8)
+    return np.asarray(np.rint(mixed), np.uint8)
 
 
 def _lab(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
