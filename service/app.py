@@ -37,7 +37,8 @@ from service.api import (
 from service.api.auth import check_guards
 from service.api.cache import ResultCache
 from service.api.documentation import document_guards
-from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.exact_document import restore_examples, say_items
+from service.api.example_requests import document_example_requests
 from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
@@ -221,6 +222,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=app.summary,
         description=app.description,
         license_info=app.license_info,
+        contact=app.contact,
+        servers=app.servers,
         tags=_TAGS,
         routes=app.routes,
     )
@@ -244,9 +247,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         for operation in operations.values():
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
-    # FastAPI drops the null members of examples.
-    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
-    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
+    restore_examples(document, app.routes)
+    document_example_requests(document)
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -257,6 +259,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
     document_guards(document)
     document["components"]["schemas"] = dict(sorted(components.items()))
+    say_items(document["components"])
     return document
 
 
@@ -343,6 +346,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         summary="Nuclei segmentation and counting in H&E histology",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
+        contact={"name": "The Karyon developers"},
+        servers=[{"url": "/", "description": "The service that this document comes from."}],
         lifespan=lifespan,
         # Our own page: FastAPI's loads its scripts from a CDN.
         docs_url=None,

@@ -43,8 +43,11 @@ async def _lines(recorder: Recorder, after: int, last: int) -> AsyncIterator[byt
             "headers": REQUEST_ID_HEADER,
             "content": {
                 JSON_LINES: {
-                    # A stream of lines is no JSON value; a line is an AuditLine.
+                    # A stream of lines is no JSON value. OpenAPI 3.2 will call this itemSchema.
                     "schema": {"type": "string"},
+                    "x-itemSchema": {
+                        "$ref": f"#/components/schemas/{record_schemas.AuditLine.__name__}"
+                    },
                     "example": record_schemas.AUDIT_LINE_EXAMPLE,
                 }
             },
