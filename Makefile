@@ -22,7 +22,7 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve app install-serve install-dev test soak-delivery check format lock train export quantize report \
+.PHONY: help serve app install-serve install-app install-dev test soak-delivery check format lock train export quantize report \
 	bench bench-peers image-check clean docs lint-api newcomer
 
 help:  ## Show the targets
@@ -35,6 +35,8 @@ app: $(APP_ENV)/.ready  ## The web app on http://127.0.0.1:8501, for the service
 	$(APP_ENV)/bin/python -m service.ui --server.port $(APP_PORT)
 
 install-serve: $(SERVE_ENV)/.ready  ## Only install what serving needs
+
+install-app: $(APP_ENV)/.ready  ## Only install what the web app needs
 
 install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
 
@@ -84,6 +86,9 @@ bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 
 bench-peers: $(DEV_ENV)/.ready  ## Karyon beside other servers, each in its own environment (PEERS="--publish")
 	$(DEV)python -m benchmarks.peers.run $(PEERS)
+
+newcomer: $(DEV_ENV)/.ready  ## A fresh clone, the README's commands, an image in the browser: how long?
+	$(DEV)python -m benchmarks.newcomer $(NEWCOMER)
 
 image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on Debian; 5 GB; not in CI)
 	deploy/image_check.sh $(IMAGE_CHECK_DIR)

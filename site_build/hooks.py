@@ -48,5 +48,6 @@ def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: 
 
 
 def on_post_build(*, config: MkDocsConfig) -> None:
-    """Say where the site is."""
-    print(f"The site is in {Path(config.site_dir).resolve()}: open index.html there.")  # noqa: T201
+    """Say where the site is, and how to read it; a browser searches only what a server serves."""
+    folder = Path(config.site_dir).resolve()
+    print(f"{folder}/index.html, or: python3 -m http.server --directory {folder} 8080")  # noqa: T201

@@ -56,8 +56,9 @@ def _parameters(operation: Mapping[str, Any]) -> Iterator[str]:
         if schema.get("default") not in (None, []):
             kind += f"; default `{schema['default']}`"
         required = " (required)" if parameter["required"] else ""
+        name = parameter["name"].title() if parameter["in"] == "header" else parameter["name"]
         yield (
-            f"| `{parameter['name']}`{required} | {parameter['in']} | {_cell(kind)} |"
+            f"| `{name}`{required} | {parameter['in']} | {_cell(kind)} |"
             f" {_cell(parameter.get('description', ''))} |"
         )
 
@@ -127,7 +128,7 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
         for answer in operation["responses"].values():
             examples = answer.get("content", {}).get(_PROBLEM, {}).get("examples", {})
             found |= {name: example["value"] for name, example in examples.items()}
-    yield "\n## Problems\n\nEvery error is a problem document (RFC 9457) of one of these types.\n"
+    yield "\n## Errors\n\nEvery error is a problem document (RFC 9457) of one of these types.\n"
     for name, problem in sorted(found.items(), key=lambda item: (item[1]["status"], item[0])):
         yield f"### {name} {{#{name}}}\n\n{problem['status']}: {problem['title']}. {problem['remedy']}\n"
 
