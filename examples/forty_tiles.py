@@ -2,8 +2,9 @@
 
     python -m examples.forty_tiles mydata
 
-`mydata/images` and `mydata/labels` then hold forty pairs of 128x128 pixels from four patients: enough
-to rehearse a training, too little for a good model. tests/data/README.md says whose images they are.
+`mydata/images` and `mydata/labels` then hold forty pairs of 128x128 pixels from four patients:
+enough to rehearse a training, too little for a good model. tests/data/README.md says whose images
+they are.
 """
 
 import argparse

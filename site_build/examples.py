@@ -161,7 +161,11 @@ def to_javascript(request: ExampleRequest) -> str:
     if request.method != "GET":
         options.append(f'method: "{request.method}"')
     if request.files:
-        lines += ['import { readFile } from "node:fs/promises";', "", "const form = new FormData();"]
+        lines += [
+            'import { readFile } from "node:fs/promises";',
+            "",
+            "const form = new FormData();",
+        ]
         lines += [
             f"form.set({json.dumps(key)}, new Blob([await readFile({json.dumps(file)})]),"
             f" {json.dumps(file)});"

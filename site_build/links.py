@@ -10,13 +10,25 @@ from pathlib import Path
 from typing import Final
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
+
+
+def newest_card() -> str:
+    """Return the card of the embedded model's newest version, relative to the repository."""
+
+    def version(card: Path) -> list[int]:
+        return [int(number) for number in re.findall(r"[0-9]+", card.parent.name)]
+
+    cards = (REPOSITORY / "models").glob("*/*/card.md")
+    return max(cards, key=version).relative_to(REPOSITORY).as_posix()
+
+
 PAGES: Final = {
     "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "models/mobilenetv2_unet/1.1.0/card.md": "model-card.md",
+    newest_card(): "model-card.md",
 }
-"""Files outside docs/ that are pages of the site: their place in the repository, and on the site."""
+"""Files outside docs/ that are pages: their place in the repository, and on the site."""
 
 _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 

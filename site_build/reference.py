@@ -13,8 +13,9 @@ _MOST_ANSWER_LINES: Final = 60
 _INTRODUCTION: Final = """# API reference
 
 Made from the [OpenAPI document](source/tests/service/openapi.json) that the service serves at
-`/openapi.json`; [the HTTP API](api.md) tells the same as a story. Each example is sent by a test, in all
-four languages, as it stands here; `tile.png` is your image, `0f8c2f1e...` the `id` of one of your results.
+`/openapi.json`; [the HTTP API](api.md) tells the same as a story. Each example is sent by a test,
+in all four languages, as it stands here; `tile.png` is your image, `0f8c2f1e...` the `id` of one of
+your results.
 
 Where the service asks for a login (`KARYON_AUTH=required`), add the header `X-API-Key: KEY`, or
 `Authorization: Bearer KEY`; each operation names the scope that the key needs
@@ -130,7 +131,8 @@ def _problems(document: Mapping[str, Any]) -> Iterator[str]:
             found |= {name: example["value"] for name, example in examples.items()}
     yield "\n## Errors\n\nEvery error is a problem document (RFC 9457) of one of these types.\n"
     for name, problem in sorted(found.items(), key=lambda item: (item[1]["status"], item[0])):
-        yield f"### {name} {{#{name}}}\n\n{problem['status']}: {problem['title']}. {problem['remedy']}\n"
+        yield f"### {name} {{#{name}}}\n"
+        yield f"{problem['status']}: {problem['title']}. {problem['remedy']}\n"
 
 
 def build_reference(document: Mapping[str, Any]) -> str:

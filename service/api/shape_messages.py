@@ -1,4 +1,4 @@
-"""What to tell a caller whose value has not the shape it must have; regular expressions tell nobody."""
+"""What to tell a caller whose value has a wrong shape; regular expressions tell nobody."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds strictly, holds every page, and needs no network to read."""
+"""The documentation as a site: it builds strictly, and needs no network to be read."""
 
 import html.parser
 import json
@@ -94,7 +94,11 @@ def test_links_are_led_to_where_the_site_has_the_file() -> None:
         "[a](api.md#errors) ![b](images/overview.jpg) [c](source/Makefile) [d](absent.md)"
     )
     assert rewrite_links("[x](../../README.md)", "docs/adr/README.md") == "[x](../index.md)"
-    assert linked_files(text, "README.md") == {"docs/api.md", "docs/images/overview.jpg", "Makefile"}
+    assert linked_files(text, "README.md") == {
+        "docs/api.md",
+        "docs/images/overview.jpg",
+        "Makefile",
+    }
     untouched = "[w](https://www.rfc-editor.org/rfc/rfc9457) [h](#here)"
     assert rewrite_links(untouched, "README.md") == untouched
 
@@ -102,9 +106,7 @@ def test_links_are_led_to_where_the_site_has_the_file() -> None:
 def test_a_broken_anchor_stops_the_build(repository: Path, tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "index.md").write_text("# Here\n\n[there](#absent)\n", "utf-8")
-    settings = yaml.safe_load(
-        re.sub(r"!!\S+", "", (repository / "mkdocs.yml").read_text("utf-8"))
-    )
+    settings = yaml.safe_load(re.sub(r"!!\S+", "", (repository / "mkdocs.yml").read_text("utf-8")))
     kept = {key: settings[key] for key in ("site_name", "strict", "validation")}
     (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(kept), "utf-8")
     done = subprocess.run(
