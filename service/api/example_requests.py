@@ -2,7 +2,7 @@
 
 A documented parameter that carries `example` takes part in the example request of its operation,
 and the body's example is sent with it. The reference in the docs is rendered from these examples in
-four languages, and tests/service/client/test_api_examples.py sends each of them, so that they cannot
+four languages, and tests/service/client/test_api_examples.py sends each of them, so they cannot
 drift.
 """
 
