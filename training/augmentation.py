@@ -38,6 +38,7 @@ def random_crop(
     augmentation: Augmentation,
     *,
     nucleus_share: float,
+    soft: bool = False,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut one augmented crop by a single resampling of image and targets.
 
@@ -49,6 +50,7 @@ def random_crop(
         augmentation: strengths.
         nucleus_share: probability that the crop is centred on a nucleus pixel instead of
             anywhere. This balances the classes and still shows empty tissue.
+        soft: whether the nucleus map holds probabilities; else it stays 0 or 255.
 
     Returns:
         Crop (crop_px, crop_px, 3) and its targets (crop_px, crop_px, C), both uint8.
@@ -76,7 +78,8 @@ def random_crop(
     crop = cv2.remap(pixels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = cv2.remap(targets, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = moved.reshape(crop_px, crop_px, targets.shape[-1])
-    moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
+    if not soft:
+        moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
     return _recolour(crop.astype(np.uint8), random, augmentation), moved.astype(np.uint8)
 
 
@@ -87,7 +90,7 @@ def _centre(
     if random.random() < nucleus_share:
         # Rejection sampling: at 12.5 % foreground, 64 draws miss every nucleus once in 5,000 crops.
         ys, xs = random.integers(0, height, 64), random.integers(0, width, 64)
-        hits = np.flatnonzero(nucleus[ys, xs])
+        hits = np.flatnonzero(nucleus[ys, xs] > 127)
         if hits.size:
             return float(xs[hits[0]]), float(ys[hits[0]])
     return float(random.uniform(0, width)), float(random.uniform(0, height))

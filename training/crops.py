@@ -21,10 +21,12 @@ class LoadedImage:
     Attributes:
         pixels: (H, W, 3) uint8 RGB.
         targets: (H, W, C) uint8.
+        soft: whether the nucleus map holds probabilities instead of 0 and 255.
     """
 
     pixels: NDArray[np.uint8]
     targets: NDArray[np.uint8]
+    soft: bool = False
 
 
 def load_images(samples: Sequence[Sample], channels: int) -> list[LoadedImage]:
@@ -84,6 +86,7 @@ class CropDataset(keras.utils.PyDataset):
                 random,
                 self._augmentation,
                 nucleus_share=self._nucleus_share,
+                soft=image.soft,
             )
             crops.append(crop)
             maps.append(target)

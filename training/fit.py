@@ -41,7 +41,8 @@ from training.datasets import (
     read_dataset,
     split_by_group,
 )
-from training.lineage import copy_records
+from training.distillation import load_teachers, soften_targets
+from training.lineage import INITIAL_FOLDER, copy_records, teacher_folder
 from training.losses import make_loss
 from training.metrics import make_metrics
 from training.report import plot_curves
@@ -91,12 +92,24 @@ def fit(
     channels = len(config.channels)
     state = RunState(run_dir / "state.npz")
     first_epoch = state.epochs_done() if resume else 0
+    shown = [
+        (load_images(train[source.name], channels), source.weight)
+        for source in config.data
+        if source.weight > 0
+    ]
+    if config.teachers:
+        teachers = load_teachers(config.teachers, channels)
+        shown = [
+            (
+                soften_targets(
+                    images, teachers, share=config.teacher_share, views=config.teacher_views
+                ),
+                weight,
+            )
+            for images, weight in shown
+        ]
     crops = CropDataset(
-        [
-            (load_images(train[source.name], channels), source.weight)
-            for source in config.data
-            if source.weight > 0
-        ],
+        shown,
         crop_px=config.crop_px,
         batch_size=config.batch_size,
         steps=config.steps_per_epoch,
@@ -113,7 +126,9 @@ def fit(
     (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
     _write_data_record(run_dir, config, train, validation)
     if config.initial_model is not None:
-        copy_records(Path(config.initial_model).parent, run_dir)
+        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
+    for number, teacher in enumerate(config.teachers, start=1):
+        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
     for start, end, frozen in _phases(config):
         if first_epoch >= min(end, last_epoch):

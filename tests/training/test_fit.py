@@ -196,10 +196,12 @@ def test_a_run_keeps_the_record_of_the_runs_that_it_started_from(tmp_path: Path)
         run.mkdir()
         for name in ("config.json", "data.json"):
             (run / name).write_text(run.name)
-    copy_records(first, second)
-    copy_records(second, third)
+    copy_records(first, second / "initial")
+    copy_records(first, second / "teacher1")
+    copy_records(second, third / "initial")
     assert (third / "initial" / "data.json").read_text() == "second"
     assert (third / "initial" / "initial" / "config.json").read_text() == "first"
+    assert (third / "initial" / "teacher1" / "data.json").read_text() == "first"
 
 
 def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
