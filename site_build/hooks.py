@@ -21,6 +21,17 @@ REFERENCE = "api-reference.md"
 OPENAPI = "tests/service/openapi.json"
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List every decision in the navigation, without a line for each."""
+    pages = sorted(path.name for path in (REPOSITORY / "docs" / "adr").glob("0*.md"))
+    for section in config.nav or []:
+        for entries in section.values():
+            for entry in entries:
+                if isinstance(entry, dict) and "Decisions" in entry:
+                    entry["Decisions"] += [f"adr/{name}" for name in pages]
+    return config
+
+
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     """Add what docs/ does not hold."""
     document = json.loads((REPOSITORY / OPENAPI).read_bytes())

@@ -84,8 +84,15 @@ def test_the_architecture_page_names_the_rooms_that_there_are(repository: Path) 
     assert told == {path.parent.name for path in service.glob("*/__init__.py")}
     for module in re.findall(r"`(service/[\w/]+\.py)`", text):
         assert (repository / module).is_file(), module
+
+
+def test_every_decision_is_listed_and_in_the_navigation(site: Path, repository: Path) -> None:
     decisions = {path.name for path in (repository / "docs" / "adr").glob("0*.md")}
-    assert set(re.findall(r"\(adr/(0[\w.-]+)\)", text)) == decisions
+    listed = (repository / "docs" / "adr" / "README.md").read_text("utf-8")
+    assert set(re.findall(r"\((0[\w.-]+)\)", listed)) == decisions
+    page = (site / "adr" / "index.html").read_text("utf-8")
+    for name in decisions:
+        assert f'href="{name.removesuffix(".md")}.html" class="md-nav__link"' in page
 
 
 def test_links_are_led_to_where_the_site_has_the_file() -> None:
