@@ -16,6 +16,7 @@ DONE_ALREADY = frozenset({"make install-dev", ". .venv/bin/activate"})
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # three programs that load TensorFlow or a model, one after the other
 def test_the_walkthrough_runs_as_it_stands(repository: Path, tmp_path: Path) -> None:
     page = (repository / "docs" / "walkthrough.md").read_text("utf-8")
     blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
@@ -29,7 +30,7 @@ def test_the_walkthrough_runs_as_it_stands(repository: Path, tmp_path: Path) -> 
         ["bash", "-c", f"set -euo pipefail\n{script}"],
         cwd=tmp_path,
         env={**os.environ, "PATH": search, "PYTHONPATH": str(repository)},
-        capture_output=True, text=True, timeout=280, check=False,
+        capture_output=True, text=True, timeout=880, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "mydata" / "images").iterdir())) == 40
