@@ -18,7 +18,7 @@ def restore_examples(document: dict[str, Any], routes: Sequence[BaseRoute]) -> N
         route = context.original_route
         if not isinstance(route, APIRoute):
             continue
-        for method in route.methods:
+        for method in route.methods or ():
             operation = document["paths"].get(route.path_format, {}).get(method.lower())
             if operation is None:
                 continue
