@@ -37,7 +37,7 @@ from service.api import (
 from service.api.auth import check_guards
 from service.api.cache import ResultCache
 from service.api.documentation import document_guards
-from service.api.exact_document import restore_examples, say_items
+from service.api.exact_document import drop_null, restore_examples, say_items
 from service.api.example_requests import document_example_requests
 from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
@@ -202,17 +202,6 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
     return Recorder(database)
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop the `null` of an optional parameter: a query string has no way to say it."""
-    choices: list[dict[str, Any]] = [
-        choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"
-    ]
-    if len(choices) != 1:
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return choices[0] | rest
-
-
 def _document(app: FastAPI) -> dict[str, Any]:
     """Build the OpenAPI document with the shapes that answers refer to by hand."""
     document = get_openapi(
@@ -243,10 +232,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(extra["$defs"])
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for parameter in operation.get("parameters", ()):
-                parameter["schema"] = _without_null(parameter["schema"])
+    drop_null(document)
     restore_examples(document, app.routes)
     document_example_requests(document)
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.

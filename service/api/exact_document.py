@@ -7,6 +7,28 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import BaseRoute
 
 
+def drop_null(document: dict[str, Any]) -> None:
+    """Drop the `null` of optional parameters: a query string has no way to say it.
+
+    Args:
+        document: The OpenAPI document; changed in place.
+    """
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                parameter["schema"] = _without_null(parameter["schema"])
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    choices: list[dict[str, Any]] = [
+        choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"
+    ]
+    if len(choices) != 1:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "anyOf"}
+    return choices[0] | rest
+
+
 def restore_examples(document: dict[str, Any], routes: Sequence[BaseRoute]) -> None:
     """Put the example answers back as they were written: FastAPI drops their null members.
 
