@@ -40,7 +40,8 @@ from service.api import (
 from service.api.auth import check_guards
 from service.api.cache import ResultCache
 from service.api.documentation import document_guards
-from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.exact_document import drop_null, restore_examples, say_items
+from service.api.example_requests import document_example_requests
 from service.api.idempotency import IdempotencyKeys
 from service.api.inbound import listening
 from service.api.lifecycle import Lifecycle, Phase
@@ -215,17 +216,6 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
     return Recorder(database)
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop the `null` of an optional parameter: a query string has no way to say it."""
-    choices: list[dict[str, Any]] = [
-        choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"
-    ]
-    if len(choices) != 1:
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return choices[0] | rest
-
-
 def _document(app: FastAPI) -> dict[str, Any]:
     """Build the OpenAPI document with the shapes that answers refer to by hand."""
     document = get_openapi(
@@ -235,6 +225,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=app.summary,
         description=app.description,
         license_info=app.license_info,
+        contact=app.contact,
+        servers=app.servers,
         tags=_TAGS,
         routes=app.routes,
     )
@@ -255,13 +247,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(extra["$defs"])
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for parameter in operation.get("parameters", ()):
-                parameter["schema"] = _without_null(parameter["schema"])
-    # FastAPI drops the null members of examples.
-    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
-    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
+    drop_null(document)
+    restore_examples(document, app.routes)
+    document_example_requests(document)
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -272,6 +260,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
     document_guards(document)
     document["components"]["schemas"] = dict(sorted(components.items()))
+    say_items(document["components"])
     return document
 
 
@@ -364,6 +353,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         summary="Nuclei segmentation and counting in H&E histology",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
+        contact={"name": "The Karyon developers"},
+        servers=[{"url": "/", "description": "The service that this document comes from."}],
         lifespan=lifespan,
         # Our own page: FastAPI's loads its scripts from a CDN.
         docs_url=None,

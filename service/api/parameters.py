@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from service.api.identity import Identifier, ResultIdentity, refuse_patients
 from service.api.negotiation import Format
+from service.api.shape_messages import shape_message
 from service.api.upload import InvalidFormFieldError
 from service.errors import InvalidParameterError
 from service.inference.ticket import Priority, Ticket
@@ -114,7 +115,9 @@ class SegmentParameters(BaseModel):
         except ValidationError as error:
             detail = error.errors()[0]
             name = str(detail["loc"][0])
-            raise InvalidFormFieldError(f"{name}: {detail['msg']}", parameter=name) from None
+            raise InvalidFormFieldError(
+                f"{name}: {shape_message(detail)}", parameter=name
+            ) from None
 
     def segment_options(self) -> SegmentOptions:
         """Return the part of the parameters that the segmenter takes."""

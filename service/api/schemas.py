@@ -341,6 +341,8 @@ class Problem(_Answer):
     """This occurrence."""
     instance: str = Field(examples=["6f1c0a2f4e5d4b3a9c8d7e6f5a4b3c2d"])
     """The request id, as in `X-Request-ID` and in the log."""
+    remedy: str = Field(examples=["`errors` names each parameter and what it may be."])
+    """What to do about it; the same for every occurrence."""
     errors: list[ParameterError] | None = None
     """Each wrong parameter, for `invalid-parameter`."""
 

@@ -19,6 +19,7 @@ from service.api.documentation import (
     VARY_HEADER,
     problem_answers,
 )
+from service.api.example_requests import EXAMPLE_IMAGE
 from service.api.examples import (
     CSV_EXAMPLE,
     FHIR_EXAMPLE,
@@ -94,7 +95,8 @@ _REQUEST_BODY: dict[str, Any] = {
                     },
                 },
                 "additionalProperties": False,
-            }
+            },
+            "example": {FIELD: EXAMPLE_IMAGE, "accession": "S26-1234"},
         },
         "image/png": _BINARY,
         "image/jpeg": _BINARY,
