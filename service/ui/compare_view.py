@@ -6,7 +6,7 @@ from service.ui.client import ServiceError
 from service.ui.drawing import viewer_data
 from service.ui.pictures import Picture
 from service.ui.result_view import show_figures, show_quality
-from service.ui.session import Choices, answer_with_nuclei, picture_url, show_error
+from service.ui.session import Choices, answer_with_nuclei, map_over_image, picture_url, show_error
 from service.ui.viewer import show_viewer
 
 
@@ -35,13 +35,13 @@ def show_comparison(choices: Choices, picture: Picture) -> None:
             try:
                 answer, _ = answer_with_nuclei(choices, picture, model=model)
             except ServiceError as error:
-                show_error(error)
+                show_error(error, again=f"try again {place}")
                 continue
             data = viewer_data(
                 answer,
                 picture_url(picture.content),
                 choices.style,
-                show_probability=choices.show_probability,
+                map_png=map_over_image(choices, picture, model=model),
             )
             show_viewer(data, key=f"viewer {place}")
             show_figures(answer)
