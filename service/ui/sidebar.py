@@ -13,6 +13,8 @@ IMAGE_TYPES = ["png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"]
 _GREATEST_AREA_UM2 = 100.0
 _MAP_OF = {"nucleus": "probability", "distance": "distance"}
 _NO_MAP = "None"
+_LOOK_AGAIN_S = 3
+_AWAY = (0, 503)
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
 
@@ -27,6 +29,8 @@ def choose_service() -> Choices | None:
         if error.status in (_UNAUTHORISED, _FORBIDDEN):
             _ask_for_key()
         show_error(error, again="try again")
+        if error.status in _AWAY:
+            _watch(url, key)
         return None
     if key:
         _ask_for_key()
@@ -47,6 +51,17 @@ def choose_picture() -> Picture | None:
         "or a sample", list(SAMPLES), index=None, placeholder="Choose a sample", key="sample"
     )
     return None if title is None else sample(title)
+
+
+@st.fragment(run_every=_LOOK_AGAIN_S)
+def _watch(url: str, key: str) -> None:
+    """Go on by itself once the service is there: it may only be starting."""
+    st.caption(f"The app looks for it every {_LOOK_AGAIN_S} seconds, and goes on when it is there.")
+    try:
+        loaded_models(url, key)
+    except ServiceError:
+        return
+    st.rerun()
 
 
 def _ask_for_key() -> None:
