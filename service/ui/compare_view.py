@@ -19,19 +19,18 @@ def show_comparison(choices: Choices, picture: Picture) -> None:
         )
         return
     others = [name for name in choices.models if name != choices.model]
+    second = st.selectbox(
+        "Second model",
+        others,
+        key="second model",
+        help="The first one is that of the side bar.",
+        width=320,
+    )
     counts = []
-    for place, column in enumerate(st.columns(2, gap="medium")):
+    for place, (model, column) in enumerate(
+        zip((choices.model, second), st.columns(2, gap="medium"), strict=True)
+    ):
         with column:
-            if place:
-                model = st.selectbox("Second model", others, key="second model")
-            else:
-                model = choices.model
-                st.selectbox(
-                    "First model (chosen in the side bar)",
-                    [model],
-                    disabled=True,
-                    key="first model",
-                )
             try:
                 answer, _ = answer_with_nuclei(choices, picture, model=model)
             except ServiceError as error:

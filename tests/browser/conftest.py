@@ -31,7 +31,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 120_000
+PATIENCE_MS = 90_000
 """The machine may be busy; what does not come within this time does not come."""
 
 
@@ -166,6 +166,9 @@ class AppPage:
         """Choose in a box of options."""
         self.page.get_by_label(label, exact=True).first.click()
         self.page.get_by_role("option", name=option, exact=True).click()
+
+    def slider(self, label: str) -> Any:
+        return self.page.locator(f'input[type=range][aria-label="{label}"]')
 
     def tick(self, label: str) -> None:
         """Choose one of several round buttons, which Streamlit hides under their labels."""

@@ -90,7 +90,7 @@ def test_outlines_look_as_chosen(app: Any, tile: Path) -> None:
         ("Opacity", "ArrowLeft", "stroke-opacity", "0.95"),
         ("Fill", "ArrowRight", "fill-opacity", "0.05"),
     ):
-        app.page.get_by_role("slider", name=label, exact=True).press(key)
+        app.slider(label).press(key)
         expect(outlines).to_have_attribute(attribute, value)
 
 
@@ -133,7 +133,7 @@ def test_sliders_answer_when_let_go(app: Any, tile: Path) -> None:
     app.segment(tile)
     for label in ("Threshold", "Least area (µm²)"):
         before = app.count()
-        slider = app.page.get_by_role("slider", name=label)
+        slider = app.slider(label)
         press(slider, "ArrowRight", 25)
         app.wait_for_count_other_than(before)
         expect(app.nuclei).to_have_count(app.count())
@@ -189,7 +189,7 @@ def test_review_accepts_corrects_the_count_and_rejects(app: Any, tile: Path, sta
     assert app.barriers() == []
     file_review(app, "Accept")
     app.see("Status: final")
-    app.page.get_by_label("Right count (to correct)").fill("120")
+    app.page.get_by_label("Right count (to correct)", exact=True).fill("120")
     file_review(app, "Correct", "Three are debris.")
     app.see("Status: corrected, 120 nuclei")
     file_review(app, "Reject")
@@ -248,7 +248,7 @@ def test_review_deletes_by_click_and_adds_by_drawing(app: Any, tile: Path, stack
     app.see("They are filed.")
     (filed,) = (item for item in stack.results() if item["id"] == result_id)
     assert filed["current"]["count"] == count + 1
-    assert filed["count"] == count, "what the model said stays on record"
+    assert filed["document"]["count"] == count, "what the model said stays on record"
 
 
 def test_every_format_is_downloaded(app: Any, tile: Path) -> None:
@@ -263,7 +263,7 @@ def test_every_format_is_downloaded(app: Any, tile: Path) -> None:
             app.page.get_by_role("button", name=re.compile(r"^Download \(")).click()
         assert download.value.suggested_filename == f"{tile.stem}.{ending}"
         content = Path(download.value.path()).read_bytes()
-        assert len(content) > 1000, title
+        assert len(content) > 900, title
         assert content.startswith(beginnings.get(ending.rpartition(".")[2], b"{")), title
         if content.startswith(b"{"):
             json.loads(content)
@@ -325,7 +325,7 @@ def test_a_service_that_restarts_is_waited_for_and_the_image_is_kept(
     app.segment(tile)
     stack.stop_service()
     before = app.count()
-    press(app.page.get_by_role("slider", name="Threshold"), "ArrowRight", 20)
+    press(app.slider("Threshold"), "ArrowRight", 20)
     app.see(re.compile("The service cannot be reached|The service broke off"))
     app.see("What to do:")
     stack.start_service()
