@@ -16,6 +16,8 @@ TIMEOUT_S: Final = 120.0
 PATIENCE_S: Final = 10.0
 """Longest wait for a service that is busy or starting, and says when to come again."""
 
+UNREACHABLE: Final = "unreachable"
+"""The `problem` of a `ServiceError` where there is no service; it may be starting."""
 _BUSY: Final = (429, 503)
 
 Parameters = dict[str, str]
@@ -157,6 +159,7 @@ class KaryonClient:
                 f"The connection to {self.url} ended before the answer: it was stopped or is"
                 " being restarted.",
                 remedy="Wait a moment and try again; your image is still here.",
+                problem=UNREACHABLE,
             ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServiceError(
@@ -164,6 +167,7 @@ class KaryonClient:
                 f"No connection to {self.url}.",
                 remedy="Start it with `make serve`, or set KARYON_URL to where it runs, such as"
                 f" {DEFAULT_URL}.",
+                problem=UNREACHABLE,
             ) from error
         except UnicodeEncodeError as error:
             raise ServiceError(

@@ -57,10 +57,11 @@ def show_downloads(choices: Choices, picture: Picture, answer: Answer, content: 
         except ServiceError as error:
             show_error(error, again="try download again")
             return
+    file_name = f"{PurePath(picture.name).stem}.{ending}"
     st.download_button(
-        f"Download ({len(content) / 1000:,.0f} kB)",
+        f"Download {file_name} ({len(content) / 1000:,.0f} kB)",
         content,
-        file_name=f"{PurePath(picture.name).stem}.{ending}",
+        file_name=file_name,
         mime=media_type,
         key="download",
         on_click="ignore",

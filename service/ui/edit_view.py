@@ -47,9 +47,7 @@ def show_edits(answer: Answer) -> None:
     )
     undo, discard, _ = st.columns([1, 1, 2])
     undo.button("Undo", key="undo", on_click=_history(answer).pop, width="stretch")
-    discard.button(
-        "Discard all", key="discard", on_click=_discard, args=(answer,), width="stretch"
-    )
+    discard.button("Discard all", key="discard", on_click=_discard, args=(answer,), width="stretch")
 
 
 def edited_count(answer: Answer, edits: Edits) -> int:

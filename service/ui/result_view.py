@@ -8,8 +8,8 @@ from service.ui import words
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
 from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
-from service.ui.pictures import Picture
 from service.ui.edit_view import edits_of, show_edits, take_edit
+from service.ui.pictures import Picture
 from service.ui.review_view import show_review
 from service.ui.session import (
     Choices,

@@ -39,13 +39,30 @@ def show_review(choices: Choices, answer: Answer) -> None:
     allowed = _ALLOWED[result["current"]["status"]]
     if not allowed:
         return
-    edits = edits_of(answer)
+    review = _ask(answer, edits_of(answer), allowed)
+    if review is None:
+        return
+    try:
+        choices.client.review(answer["id"], etag, review)
+        st.session_state[seen_key] = choices.client.result(answer["id"])
+        if review["decision"] == "edit":
+            keep_as_filed(answer)
+    except ServiceError as error:
+        show_error(error)
+        if error.status == _STALE:
+            st.button("Show how it stands now", on_click=lambda: st.session_state.pop(seen_key))
+        return
+    st.rerun()
+
+
+def _ask(answer: Answer, edits: Edits, allowed: list[str]) -> dict[str, Any] | None:
+    """Return the review that was just filled in; None where there is none, or something lacks."""
     with st.form("review", border=False):
         title = st.radio("Decision", allowed, horizontal=True, key=f"decision {answer['id']}")
         left, right = st.columns(2)
+        count = None
         if edits:
             left.metric("Right count, by your changes", f"{edited_count(answer, edits):,}")
-            count = None
         else:
             count = left.number_input(
                 "Right count (to correct)",
@@ -61,28 +78,18 @@ def show_review(choices: Choices, answer: Answer) -> None:
             "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
         ).strip()
         if not st.form_submit_button("File the review", type="primary", key="file_review"):
-            return
+            return None
     decision = DECISIONS[title]
     missing = _missing(decision, reviewer, reason, edits)
     if missing:
         st.error(missing)
-        return
+        return None
     review: dict[str, Any] = {"decision": decision, "reviewer": reviewer}
     if reason:
         review["reason"] = reason
     if decision == "edit":
         review |= _correction(answer, edits, count)
-    try:
-        choices.client.review(answer["id"], etag, review)
-        st.session_state[seen_key] = choices.client.result(answer["id"])
-        if decision == "edit":
-            keep_as_filed(answer)
-    except ServiceError as error:
-        show_error(error)
-        if error.status == _STALE:
-            st.button("Show how it stands now", on_click=lambda: st.session_state.pop(seen_key))
-        return
-    st.rerun()
+    return review
 
 
 def _correction(answer: Answer, edits: Edits, count: int | None) -> dict[str, Any]:

@@ -6,11 +6,18 @@ from typing import Any
 
 import streamlit as st
 
-from service.ui.client import KaryonClient, Parameters, ServiceError
+from service.ui.client import (
+    UNREACHABLE,
+    KaryonClient,
+    Parameters,
+    ServiceError,
+    service_url,
+)
 from service.ui.drawing import Answer, OutlineStyle
 from service.ui.pictures import Picture, to_data_url
 
 KEPT_ANSWERS = 64
+LOOK_AGAIN_S = 3
 KEPT_MODELS_S = 10.0
 """For so long a newly loaded model may stay unseen; each action would ask anew otherwise."""
 
@@ -118,3 +125,17 @@ def show_error(error: ServiceError, *, again: str | None = None) -> None:
     st.error("\n\n".join(lines))
     if again is not None:
         st.button("Try again", key=again)
+        if error.problem == UNREACHABLE:
+            _watch()
+
+
+@st.fragment(run_every=LOOK_AGAIN_S)
+def _watch() -> None:
+    """Go on once there is a service: it may only be starting."""
+    st.caption(f"The app looks every {LOOK_AGAIN_S} seconds, and goes on when it is there.")
+    try:
+        KaryonClient(service_url()).models()
+    except ServiceError as error:
+        if error.problem == UNREACHABLE:
+            return
+    st.rerun()

@@ -4,7 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from service.ui.client import KaryonClient, Parameters, ServiceError, service_url
+from service.ui.client import (
+    UNREACHABLE,
+    KaryonClient,
+    Parameters,
+    ServiceError,
+    service_url,
+)
 from service.ui.drawing import COLOURS, OutlineStyle
 from service.ui.pictures import SAMPLES, Picture, sample
 from service.ui.session import Choices, loaded_models, show_error
@@ -13,8 +19,6 @@ IMAGE_TYPES = ["png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"]
 _GREATEST_AREA_UM2 = 100.0
 _MAP_OF = {"nucleus": "probability", "distance": "distance"}
 _NO_MAP = "None"
-_LOOK_AGAIN_S = 3
-_AWAY = (0, 503)
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
 
@@ -25,13 +29,15 @@ def choose_service() -> Choices | None:
     client = KaryonClient(url, key)
     try:
         models = {item["name"]: item["contract"] for item in loaded_models(url, key)}
+        st.session_state["models"] = models
     except ServiceError as error:
         if error.status in (_UNAUTHORISED, _FORBIDDEN):
             _ask_for_key()
-        show_error(error, again="try again")
-        if error.status in _AWAY:
-            _watch(url, key)
-        return None
+        if error.problem != UNREACHABLE or "models" not in st.session_state:
+            show_error(error, again="try again")
+            return None
+        # Without its sliders the side bar would forget where they stood.
+        models = st.session_state["models"]
     if key:
         _ask_for_key()
     names = list(models)
@@ -51,17 +57,6 @@ def choose_picture() -> Picture | None:
         "or a sample", list(SAMPLES), index=None, placeholder="Choose a sample", key="sample"
     )
     return None if title is None else sample(title)
-
-
-@st.fragment(run_every=_LOOK_AGAIN_S)
-def _watch(url: str, key: str) -> None:
-    """Go on by itself once the service is there: it may only be starting."""
-    st.caption(f"The app looks for it every {_LOOK_AGAIN_S} seconds, and goes on when it is there.")
-    try:
-        loaded_models(url, key)
-    except ServiceError:
-        return
-    st.rerun()
 
 
 def _ask_for_key() -> None:

@@ -183,7 +183,10 @@ class AppPage:
         return [float(number) for number in self.picture.get_attribute("viewBox").split()]
 
     def barriers(self) -> list[str]:
-        """What axe-core finds serious or critical on the page as it is."""
+        """What axe-core finds serious or critical on the page once it stands."""
+        # Streamlit pales what is about to change.
+        running = self.page.locator("[data-test-script-state=running], [data-stale=true]")
+        sync_api.expect(running).to_have_count(0)
         answer = axe_playwright.Axe().run(self.page).response
         return [
             f"{found['impact']}: {found['id']}, {found['help']}: {found['nodes'][0]['html']}"

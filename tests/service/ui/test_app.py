@@ -1,5 +1,7 @@
 """The app's script against a real service, as far as it goes without a browser."""
 
+import http.server
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -170,7 +172,9 @@ def test_review_corrects_the_count_then_rejects(app: App, running_service: Any) 
     assert "pathologist-8" in texts(test)
     review(test, "Reject", "pathologist-7", "Out of focus.")
     assert last_result(running_service.url)["current"]["status"] == "cancelled"
-    assert "Decision" not in [item.label for item in test.radio], "a cancelled result takes no review"
+    assert "Decision" not in [item.label for item in test.radio], (
+        "a cancelled result takes no review"
+    )
 
 
 def test_the_key_is_asked_for_only_where_the_service_does(
@@ -198,3 +202,35 @@ def test_an_absent_service_is_named_with_the_remedy(
     assert "choose a sample" in texts(test)
     with pytest.raises(ServiceError, match="cannot be reached"):
         KaryonClient("http://127.0.0.1:9").models()
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    """Some other server, at the address where the service should be."""
+
+    def do_GET(self) -> None:
+        answers = {"/models": (200, b"<p>Hello</p>"), "/busy/models": (503, b"{}")}
+        status, body = answers.get(self.path, (200, b"[]"))
+        self.send_response(status)
+        if status == 503:
+            self.send_header("Retry-After", "3600")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_another_server_is_not_taken_for_the_service(app: App) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{stranger.server_port}"
+        for address in (url, f"{url}/list", f"{url}/busy"):
+            with pytest.raises(ServiceError, match="none of Karyon's"):
+                KaryonClient(address).models()
+        test = app(url=url, sample=None)
+        assert not test.exception
+        assert "names the service itself" in texts(test)
+        stranger.shutdown()
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        KaryonClient("127.0.0.1:8000").models()
