@@ -1,4 +1,4 @@
-"""The picture with outlines as a Streamlit component: zoom and pan, mark, delete and draw nuclei."""
+"""The picture with outlines as a Streamlit component: zoom and pan; mark, delete, draw nuclei."""
 
 from collections.abc import Callable
 from importlib.resources import files
