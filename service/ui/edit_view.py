@@ -46,7 +46,7 @@ def show_edits(answer: Answer) -> None:
         f" **{count:,}** nuclei. {_where(answer, edits)}"
     )
     undo, discard, _ = st.columns([1, 1, 2])
-    undo.button("Undo", key="undo", on_click=_history(answer).pop, width="stretch")
+    undo.button("Undo", key="undo", on_click=_undo, args=(answer,), width="stretch")
     discard.button("Discard all", key="discard", on_click=_discard, args=(answer,), width="stretch")
 
 
@@ -70,6 +70,10 @@ def _where(answer: Answer, edits: Edits) -> str:
 def _history(answer: Answer) -> list[Edits]:
     history: list[Edits] = st.session_state.setdefault(f"edits {answer['id']}", [NO_EDITS])
     return history
+
+
+def _undo(answer: Answer) -> None:
+    _history(answer).pop()
 
 
 def _discard(answer: Answer) -> None:

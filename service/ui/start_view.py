@@ -9,8 +9,8 @@ def show_start() -> None:
     """Say how to begin, with the samples a click away."""
     st.markdown(
         "Count and outline the nuclei of an H&E image: drop it into the side bar, or choose a"
-        " sample. It is sent to your laboratory's service alone, and the app keeps nothing of it"
-        " once you close this tab."
+        " sample. It is sent to your laboratory's service alone, and the app forgets it"
+        " when you close this tab."
     )
     for title, column in zip(SAMPLES, st.columns([1, 1, 1]), strict=False):
         with column:
