@@ -4,6 +4,7 @@ import functools
 import os
 import time
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -57,8 +58,12 @@ class ServiceError(Exception):
 
 @functools.cache
 def _connection(url: str) -> httpx.Client:
-    """Return the connections to a service, kept: making a client costs more than most answers."""
-    return httpx.Client(base_url=url, timeout=TIMEOUT_S)
+    """Return the connections to a service, kept: making a client costs more than most answers.
+
+    All users of the app share them, so they keep no cookie that a proxy gives to one.
+    """
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(base_url=url, timeout=TIMEOUT_S, cookies=no_cookies)
 
 
 def service_url() -> str:

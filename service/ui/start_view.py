@@ -3,6 +3,7 @@
 import streamlit as st
 
 from service.ui.pictures import SAMPLES, sample
+from service.ui.session import picture_url
 
 
 def show_start() -> None:
@@ -15,7 +16,9 @@ def show_start() -> None:
     for title, column in zip(SAMPLES, st.columns([1, 1, 1]), strict=False):
         with column:
             picture = sample(title)
-            st.image(picture.content, width=220, alt=title)
+            # Within the page: Streamlit drops files that a run did not show, and the browser may
+            # still ask for them.
+            st.image(picture_url(picture.content) or picture.content, width=220, alt=title)
             st.button(title, key=f"begin {title}", on_click=_choose, args=(title,))
             st.caption(picture.source)
 

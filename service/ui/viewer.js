@@ -186,6 +186,7 @@ export default function (component) {
   };
   if (data.editable) {
     keys.Delete = () => { if (marked) toggle(marked); };
+    keys.Backspace = keys.Delete; // what a Mac calls delete
   }
   const drawingKeys = {
     Enter: () => { if (view.cross) addCorner(view.cross.x, view.cross.y); },

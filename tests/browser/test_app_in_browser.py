@@ -134,7 +134,7 @@ def test_sliders_answer_when_let_go(app: Any, tile: Path) -> None:
     app.segment(tile)
     for label in ("Threshold", "Least area (µm²)"):
         before = app.count()
-        app.slider(label).press("End")
+        press(app.slider(label), "ArrowRight", 20)
         app.wait_for_count_other_than(before)
         expect(app.nuclei).to_have_count(app.count())
 
@@ -290,8 +290,9 @@ def test_on_a_tablet_two_fingers_zoom_and_one_pans_and_taps(tablet: Any, tile: P
     touch("touchMove", tablet.at(100, 256))
     touch("touchEnd")
     assert tablet.view_box()[0] > x
-    tablet.button("Fit").tap()
-    tablet.nuclei.nth(60).tap()
+    tablet.button("Fit").click()
+    expect(tablet.picture).to_have_attribute("viewBox", "0 0 512 512")
+    tablet.nuclei.nth(30).tap()
     expect(page.locator("polygon.marked")).to_have_count(1)
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert page.evaluate(overflow) <= 0, "nothing to scroll sideways"
@@ -322,11 +323,11 @@ def test_a_service_that_restarts_is_waited_for_and_the_image_is_kept(
     app.segment(tile)
     stack.stop_service()
     before = app.count()
-    app.slider("Threshold").press("End")
+    press(app.slider("Threshold"), "ArrowRight", 20)
     app.see(re.compile("The service cannot be reached|The service broke off"))
     app.see("What to do:")
     stack.start_service()
     stack.wait()
     # It goes on by itself, with the image and the threshold that were chosen.
     app.wait_for_count_other_than(before)
-    expect(app.slider("Threshold")).to_have_value("0.95")
+    assert float(app.slider("Threshold").input_value()) > 0.61

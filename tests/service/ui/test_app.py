@@ -3,7 +3,7 @@
 import http.server
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2 as httpx
 import pytest
@@ -207,12 +207,16 @@ def test_an_absent_service_is_named_with_the_remedy(
 class _Stranger(http.server.BaseHTTPRequestHandler):
     """Some other server, at the address where the service should be."""
 
+    cookies: ClassVar[list[str | None]] = []
+
     def do_GET(self) -> None:
+        self.cookies.append(self.headers.get("Cookie"))
         answers = {"/models": (200, b"<p>Hello</p>"), "/busy/models": (503, b"{}")}
         status, body = answers.get(self.path, (200, b"[]"))
         self.send_response(status)
         if status == 503:
             self.send_header("Retry-After", "3600")
+        self.send_header("Set-Cookie", "login=somebody")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -232,5 +236,6 @@ def test_another_server_is_not_taken_for_the_service(app: App) -> None:
         assert not test.exception
         assert "names the service itself" in texts(test)
         stranger.shutdown()
+    assert set(_Stranger.cookies) == {None}, "the users of the app share its connections"
     with pytest.raises(ServiceError, match="cannot be reached"):
         KaryonClient("127.0.0.1:8000").models()
