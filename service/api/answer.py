@@ -27,7 +27,7 @@ from service.inference.ticket import Ticket
 from service.outputs.digests import digest_labels, digest_pixels
 from service.outputs.identity import OrderReference
 from service.outputs.overlay import encode_overlay
-from service.outputs.png import encode_binary, encode_labels, encode_probability
+from service.outputs.png import encode_binary, encode_labels, encode_map
 from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
 from service.segmentation_result import Segmentation
@@ -172,7 +172,11 @@ def mask_png(result: Result, kind: MaskKind) -> bytes:
         case "overlay":
             return encode_overlay(result.image.pixels, segmentation.labels)
         case "probability":
-            return encode_probability(segmentation.probability)
+            return encode_map(segmentation.probability)
+        case "distance":
+            if segmentation.distance is None:
+                raise RuntimeError("the distance map was not kept")
+            return encode_map(segmentation.distance)
 
 
 def _mask_document(result: Result, kind: MaskKind, encoding: MaskEncoding) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class UsedParameters(_Answer):
     """Least mean probability of a nucleus; fainter ones are dropped. The model's own."""
     test_time_augmentation: Literal["none", "flips4", "dihedral8"]
     """Turned and mirrored copies whose maps were averaged; a setting of the service."""
-    mask: Literal["binary", "labels", "overlay", "probability"]
+    mask: Literal["binary", "labels", "overlay", "probability", "distance"]
     """Kind of mask."""
     mask_encoding: Literal["png", "rle"]
     """Encoding of a mask within JSON."""
@@ -128,7 +128,7 @@ class NucleusRunLengths(RunLengths):
 class PngMask(_Answer):
     """A mask as a PNG file within JSON."""
 
-    kind: Literal["binary", "labels", "overlay", "probability"]
+    kind: Literal["binary", "labels", "overlay", "probability", "distance"]
     """Kind of mask."""
     encoding: Literal["png"]
     """Always `png`."""

@@ -70,7 +70,7 @@ def make_real(case: Any, image: bytes) -> None:
         case.path_parameters["name"] = "tiny" if "models" in case.path else "overloaded"
     if "min_area_px" in case.query:
         case.query.pop("min_area_um2", None)
-    if case.query.get("mask") in ("overlay", "probability"):
+    if case.query.get("mask") in ("overlay", "probability", "distance"):
         case.query.pop("mask_encoding", None)
 
 
