@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import order_answers
+from service.api.appointments import visit_of
 from service.api.auth import OrdersCaller
 from service.api.documentation import VARY_HEADER, problem_answers
 from service.api.idempotency import REPLAYED_HEADER, IdempotencyKeyHeader, to_response
@@ -163,7 +164,11 @@ async def place_orders(
     media_type = choose_representation(accept, _OFFERED[kind])
     settings = state.settings
     parties = settings.hl7_parties
-    async with keys.turn(request, caller.id, idempotency_key) as turn, state.pool.place():
+    visit = visit_of(request, caller.id)
+    async with (
+        keys.turn(request, caller.id, idempotency_key) as turn,
+        state.pool.room.place(visit=visit),
+    ):
         body = await read_order(
             request,
             most_bytes=settings.max_order_bytes,
