@@ -19,6 +19,7 @@ from service.api.documentation import (
     VARY_HEADER,
     problem_answers,
 )
+from service.api.example_requests import EXAMPLE_IMAGE
 from service.api.examples import (
     CSV_EXAMPLE,
     FHIR_EXAMPLE,
@@ -45,6 +46,7 @@ from service.api.negotiation import (
     PNG,
     choose_representation,
 )
+from service.api.order_binding import bind_to_order
 from service.api.parameters import (
     RequestTimeout,
     SegmentParameters,
@@ -93,7 +95,8 @@ _REQUEST_BODY: dict[str, Any] = {
                     },
                 },
                 "additionalProperties": False,
-            }
+            },
+            "example": {FIELD: EXAMPLE_IMAGE, "accession": "S26-1234"},
         },
         "image/png": _BINARY,
         "image/jpeg": _BINARY,
@@ -224,6 +227,7 @@ def _shadow_task(
             "invalid-parameter",
             "quota-exceeded",
             "patient-data-refused",
+            "unknown-accession",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -265,10 +269,12 @@ async def segment_image(
                     given = await turn.begin(upload.image, media_type, fields)
                     if given is not None:
                         return given
+                asked, order = await bind_to_order(state, asked)
                 async with disconnect_watch(request, ticket) as gone:
                     answer = await answer_image(
-                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id
-                    )
+                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id,
+                        order,
+                    )  # fmt: skip
                 response = await _file(answer, media_type, turn)
             trace.stages(answer.result.timings_ms)
         if not answer.result.cached:
