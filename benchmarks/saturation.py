@@ -18,10 +18,12 @@ class Loop:
     Attributes:
         requests_per_s: Answers a second.
         p50_ms: Median latency.
+        requests: Answers in all.
     """
 
     requests_per_s: float
     p50_ms: float
+    requests: int
 
 
 def ask_without_pause(port: int, data: bytes, concurrency: int, seconds: float) -> Loop:
@@ -48,4 +50,4 @@ async def _ask(client: ThriftyClient, data: bytes, concurrency: int, seconds: fl
     await asyncio.gather(*(one_connection() for _ in range(concurrency)))
     passed_s = time.perf_counter() - start_s
     client.close()
-    return Loop(len(latencies_ms) / passed_s, statistics.median(latencies_ms))
+    return Loop(len(latencies_ms) / passed_s, statistics.median(latencies_ms), len(latencies_ms))

@@ -47,11 +47,13 @@ class Bare:
     Attributes:
         tiles_per_s: With as many threads asking as there are lanes.
         p50_ms: Of one run alone.
+        processor_ms: Processor time of a tile, of all threads together.
         name: Provider and precision.
     """
 
     tiles_per_s: float
     p50_ms: float
+    processor_ms: float
     name: str
 
 
@@ -76,22 +78,33 @@ def measure_bare(session: ModelSession, lanes: int, data: bytes, seconds: float)
     while (begin_s := time.perf_counter()) < stop_s:
         session.run(tiles)
         alone_ms.append((time.perf_counter() - begin_s) * 1000.0)
+    begin_s, busy_s = time.perf_counter(), time.process_time()
+    rate = tiles_per_second(lambda _: session.run(tiles), lanes, seconds)
+    tiles_run = rate * (time.perf_counter() - begin_s)
     return Bare(
-        tiles_per_second(lambda _: session.run(tiles), lanes, seconds),
+        rate,
         statistics.median(alone_ms),
+        (time.process_time() - busy_s) * 1000.0 / tiles_run,
         f"{session.provider.removesuffix('ExecutionProvider')} {session.precision}",
     )
 
 
 def measure_service(
     settings: Mapping[str, str], data: bytes, seconds: float
-) -> tuple[Loop, Loop, float]:
-    """Ask a service one by one, then with more at once than it can do; and weigh it."""
+) -> tuple[Loop, Loop, float, float]:
+    """Ask a service one by one, then with more at once than it can do.
+
+    Returns:
+        Both loops, the processor time of a request in the second in milliseconds, and resident MB.
+    """
     with running_service(embedded_models_dir(), 0, settings) as (server, port):
         ask_without_pause(port, data, SATURATING, min(2.0, seconds))
         alone = ask_without_pause(port, data, 1, seconds)
+        before = server.cpu_times()
         full = ask_without_pause(port, data, SATURATING, seconds)
-        return alone, full, server.memory_info().rss / 1e6
+        after = server.cpu_times()
+        busy_s = after.user - before.user + after.system - before.system
+        return alone, full, busy_s * 1000.0 / full.requests, server.memory_info().rss / 1e6
 
 
 def throughput_rows(seconds: float) -> list[Row]:
@@ -135,7 +148,7 @@ def throughput_rows(seconds: float) -> list[Row]:
         ),
     ]
     for name, (_, _, settings) in layouts.items():
-        alone, full, memory_mb = measure_service(settings, data, seconds)
+        alone, full, processor_ms, memory_mb = measure_service(settings, data, seconds)
         own = bare[name]
         over_ms = alone.p50_ms - own.p50_ms
         apart_ms = host.counted_ms + host.stages_ms["answer, signed"]
@@ -147,6 +160,13 @@ def throughput_rows(seconds: float) -> list[Row]:
                 f"{full.requests_per_s:.2f} requests/s, {full.requests_per_s / with_host:.2f};"
                 f" {memory_mb:.0f} MB",
                 full.requests_per_s >= CEILING_BAR * with_host,
+            ),
+            Row(
+                f"1 processor time a tile, {name}",
+                "-",
+                f"bare {own.processor_ms:.0f} ms, with the host work"
+                f" {own.processor_ms + host.counted_ms:.0f}, service {processor_ms:.0f} ms:"
+                f" {(own.processor_ms + host.counted_ms) / processor_ms:.2f}",
             ),
             Row(
                 f"2 one by one, {name}",
@@ -229,6 +249,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="Of all times and counts.")
     parser.add_argument("--peers", default="FastAPI + onnxruntime,LitServe", help="Or none.")
+    parser.add_argument("--only", default="", help="Steps, with commas between; default all.")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "serving-bars.md")
     arguments = parser.parse_args()
     scale: float = arguments.scale
@@ -241,9 +262,14 @@ def main() -> int:
     }
     if arguments.peers != "none":
         steps["peers"] = lambda: peer_rows(arguments.peers, 6.0 * scale)
+    chosen = {name for name in arguments.only.split(",") if name} or set(steps)
+    if unknown := chosen - set(steps):
+        parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
     rows: list[Row] = []
     start_s = time.perf_counter()
     for name, step in steps.items():
+        if name not in chosen:
+            continue
         print(f"{name} ... ({time.perf_counter() - start_s:.0f} s)", file=sys.stderr, flush=True)
         try:
             rows += step()
