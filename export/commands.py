@@ -94,6 +94,8 @@ def reference(
             contract.separation,
             sources,
             progress=lambda items: track(items, "learning", console=console, transient=True),
+            # The first figures are those of the validation patients.
+            home=contract.metrics[0].dataset if contract.metrics else None,
         )
         if not values:
             raise ExportRefusedError(f"no training image of {run_dir} lies under {data_root}")
