@@ -5,7 +5,6 @@ or documenting the application costs nothing and two applications never share an
 """
 
 import asyncio
-import contextlib
 import functools
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -51,15 +50,13 @@ from service.api.quota import CallerQuota
 from service.api.recording import audit_activation
 from service.api.state import ServiceState
 from service.api.work import WorkPool
-from service.delivery_metrics import DeliveryMetrics
+from service.background import delivery, retention
 from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
 from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
-from service.jobs.carrier import Carrier, Patience
-from service.lims.adapters import open_adapter
 from service.middleware import (
     AccessLogMiddleware,
     BodyBoundMiddleware,
@@ -71,7 +68,6 @@ from service.records.database import Database
 from service.records.probe import RecordsProbe
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
-from service.records.retention import keep_purging
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -264,49 +260,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-@asynccontextmanager
-async def _retention(state: ServiceState) -> AsyncIterator[None]:
-    """Purge what is too old while the service runs."""
-    days = (state.settings.retention_days, state.settings.image_retention_days)
-    if state.recorder is None or days == (None, None):
-        yield
-        return
-    task = asyncio.create_task(
-        keep_purging(state.recorder, result_days=days[0], image_days=days[1])
-    )
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def _delivery(state: ServiceState, observer: DeliveryMetrics) -> AsyncIterator[None]:
-    """Carry the outbox to its destinations while the service runs."""
-    settings = state.settings
-    if state.recorder is None or not settings.deliveries:
-        yield
-        return
-    observer.watch({item.name: item.kind for item in settings.deliveries})
-    carrier = Carrier(
-        state.recorder,
-        {item.name: open_adapter(item, settings.reporting) for item in settings.deliveries},
-        Patience(
-            timeout_s=settings.delivery_timeout_s,
-            first_retry_s=settings.delivery_first_retry_s,
-            give_up_days=settings.delivery_give_up_days,
-        ),
-        observer,
-    )
-    carrier.start()
-    try:
-        yield
-    finally:
-        await carrier.close()
-
-
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Create the ASGI application; its lifespan opens the models.
 
@@ -334,8 +287,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
             lifecycle.phase = Phase.READY
         try:
             async with (
-                _retention(state),
-                _delivery(state, metrics.deliveries),
+                retention(state),
+                delivery(state, metrics.deliveries),
                 listening(state, lifecycle),
             ):
                 yield {"service": state}
