@@ -1,5 +1,6 @@
 """Runs side by side: figures, differing settings, and whether they may be compared."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,7 +14,7 @@ from rich.table import Table
 from training.curve_plot import COLOURS, Curve, legend, plot
 from training.findings import MEANINGS
 from training.page import page, table, warning
-from training.run_folder import RunFolderError, RunRecord, read_run_record
+from training.run_folder import RunFolderError, RunRecord, read_configuration, read_run_record
 
 _PANELS: Final = (
     ("val_dice", "validation Dice"),
@@ -112,7 +113,7 @@ def _doubts(first: RunRecord, other: RunRecord) -> list[str]:
             f"{other.config.crop_px} px: differences of a hundredth of Dice mean nothing."
         )
     for record, held_out in ((first, judged[1]), (other, judged[0])):
-        seen = _stems(record, "train") & held_out
+        seen = _learnt(record) & held_out
         if seen:
             found.append(
                 f"{record.folder.name} was trained on {len(seen)} of the images that the other is "
@@ -129,6 +130,16 @@ def _stems(record: RunRecord, split: str) -> set[tuple[str, str]]:
         for stems in groups.values()
         for stem in stems
     }
+
+
+def _learnt(record: RunRecord) -> set[tuple[str, str]]:
+    """What the weights have seen, also in the runs that this one started or learnt from."""
+    learnt = _stems(record, "train")
+    for path in record.folder.glob("*/**/data.json"):
+        config = read_configuration(path.parent)
+        splits = json.loads(path.read_text(encoding="utf-8"))
+        learnt |= _stems(RunRecord(path.parent, config, splits, record.history, ()), "train")
+    return learnt
 
 
 def _some(stems: set[tuple[str, str]]) -> str:

@@ -11,6 +11,7 @@ import pytest
 from training.comparison import compare_runs
 from training.config import DataSource, TrainingConfig
 from training.history import write_history
+from training.lineage import INITIAL_FOLDER, copy_records
 from training.run_folder import RunFolderError
 
 
@@ -74,6 +75,16 @@ def test_runs_that_may_not_be_compared_say_why(
     first = write_run(tmp_path / "first", [0.8])
     second = write_run(tmp_path / "second", [0.7], **change)
     assert words in " ".join(compare_runs([first, second]).doubts)
+
+
+def test_what_an_earlier_run_has_seen_counts_as_seen(tmp_path: Path) -> None:
+    first = write_run(tmp_path / "first", [0.8])
+    second = write_run(tmp_path / "second", [0.9])
+    assert compare_runs([first, second]).doubts == ()
+    earlier = write_run(tmp_path / "earlier", [0.7], held_out="p03")
+    copy_records(earlier, second / INITIAL_FOLDER)
+    (doubt,) = compare_runs([first, second]).doubts
+    assert "second was trained on 2 of the images that the other is judged on (p02_1, " in doubt
 
 
 def test_the_command_writes_a_page_and_tells_by_its_status(tmp_path: Path) -> None:
