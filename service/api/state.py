@@ -12,7 +12,8 @@ from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.quota import CallerQuota
-from service.api.work import QueueObserver, WorkPool
+from service.api.room import QueueObserver
+from service.api.work import WorkPool
 from service.canary import Canary
 from service.errors import NotReadyError, RecordsOffError
 from service.inference.repository import ModelRepository
