@@ -226,6 +226,8 @@ def test_kills_lose_nothing_and_double_nothing(
         verdict = verify(connection)
     database.close()
     assert (verdict.problem, verdict.results) == (None, len(recorded))
-    print(f"{kind}: {killed} kills: {len(recorded)} results, filed at {len(targets)} destinations,")
-    print(f"{len(inbox.arrivals) - len(inbox.filed)} resends recognised, 0 lost, 0 doubled, chain")
-    print("verifies")
+    resent = len(inbox.arrivals) - len(inbox.filed)
+    print(
+        f"{kind}: {killed} kills, {len(recorded)} results at {len(targets)} destinations:", end=" "
+    )
+    print(f"0 lost, 0 doubled, {resent} resends recognised, chain verifies")
