@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.colour_figures import measure_colour
+from service.segmentation.colour_figures import block_density, measure_colour
 from service.segmentation.measurements import Nucleus
 from service.segmentation.stain_figures import measure_stain
 
@@ -137,7 +137,8 @@ def measure_quality(
     if len(areas) >= LEAST_NUCLEI:
         median = float(np.median(areas))
     bands, clear_sharpness = _bands(pixels, tissue)
-    stained = measure_stain(pixels, foreground)
+    density = block_density(pixels)
+    stained = measure_stain(density, foreground)
     return QualityFigures(
         tissue_fraction=fraction,
         bands=bands,
@@ -146,7 +147,7 @@ def measure_quality(
         size=size,
         merged_share=merged_share(nuclei),
         clear_sharpness=clear_sharpness,
-        colour=measure_colour(pixels),
+        colour=measure_colour(density),
         tints=None if stained is None else stained.tints,
     )
 

@@ -13,18 +13,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_STEP_PX: Final = 4
+from service.segmentation.colour_figures import STEP_PX, total_density
+
 _LEAST_BLOCKS: Final = 20
 _MOST_BLOCKS: Final = 2000
 _LEAST_SIDE_PX: Final = 64
 _LEAST_TISSUE_DENSITY: Final = 0.2
 _INSIDE: Final = 200
 _OUTSIDE: Final = 10
-_GLASS_PERCENTILE: Final = 99
+_GLASS_PERCENTILE: Final = 1
 _GLASS_STRIDE: Final = 7
 # Nuclei that are hardly denser than the tissue have no direction from it: it shrinks to 0 instead.
 _LEAST_DIFFERENCE: Final = 0.01
-_DENSITY: Final = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,9 @@ class StainFigures:
     tints: NDArray[np.float64]
 
 
-def measure_stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> StainFigures | None:
+def measure_stain(
+    density: NDArray[np.float32], foreground: NDArray[np.uint8]
+) -> StainFigures | None:
     """Measure the colours of nuclei and of other tissue.
 
     `tints` leave out what differs between laboratories and scanners for reasons other than the
@@ -53,21 +55,17 @@ def measure_stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> S
     other tissue itself is left out: it differs most between laboratories.
 
     Args:
-        pixels: RGB, shape (H, W, 3), uint8.
+        density: Of the blocks of the image, shape (blocks, 3), see `block_density`.
         foreground: 1 in nuclei, else 0, shape (H, W), uint8.
 
     Returns:
         The figures, or None where there are too few pixels, nuclei or tissue besides.
     """
-    if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
+    if min(foreground.shape) < _LEAST_SIDE_PX:
         return None
-    blocks = _shrink(pixels)
-    density = _DENSITY[blocks].reshape(-1, 3)
     inside = _shrink(foreground * np.uint8(255)).ravel()
-    total = density.sum(axis=1)
-    brightest = np.percentile(
-        blocks.reshape(-1, 3)[::_GLASS_STRIDE], _GLASS_PERCENTILE, axis=0
-    ).astype(np.uint8)
+    total = total_density(density)
+    brightest = np.percentile(density[::_GLASS_STRIDE], _GLASS_PERCENTILE, axis=0, method="higher")
     shares, depths, medians = [], [], []
     for chosen in (inside > _INSIDE, (inside < _OUTSIDE) & (total > _LEAST_TISSUE_DENSITY)):
         position = np.flatnonzero(chosen)
@@ -78,7 +76,7 @@ def measure_stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> S
         red_blue = np.median((colour[:, 0] - colour[:, 2]) / depth)
         shares += [red_blue, np.median(colour[:, 1] / depth) - 1 / 3]
         depths.append(np.log(np.median(depth)))
-        medians.append(np.maximum(np.median(colour, axis=0) - _DENSITY[brightest], 1e-3))
+        medians.append(np.maximum(np.median(colour, axis=0) - brightest, 1e-3))
     nuclei, other = medians
     tints = [*_direction(nuclei), *_direction(nuclei - other)]
     return StainFigures(np.array([*shares, *depths], np.float64), np.array(tints, np.float64))
@@ -93,6 +91,6 @@ def _direction(density: NDArray[np.floating]) -> tuple[float, float]:
 
 def _shrink(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Average blocks; what does not fill a block at the end is left out."""
-    height, width = array.shape[0] // _STEP_PX, array.shape[1] // _STEP_PX
-    cut = array[: height * _STEP_PX, : width * _STEP_PX]
+    height, width = array.shape[0] // STEP_PX, array.shape[1] // STEP_PX
+    cut = array[: height * STEP_PX, : width * STEP_PX]
     return np.asarray(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
