@@ -207,7 +207,8 @@ def _colour(figures: QualityFigures) -> NDArray[np.float64] | None:
 
 
 def _size(figures: QualityFigures) -> NDArray[np.float64] | None:
-    return figures.size
+    """Sizes of six nuclei or more: four or five are judged, but too uncertain to learn from."""
+    return None if figures.median_core_px is None else figures.size
 
 
 def _present(rows: Iterable[NDArray[np.float64] | None]) -> _Rows:
