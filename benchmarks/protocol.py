@@ -4,8 +4,9 @@
     python -m benchmarks.protocol folds --architecture efficientnetv2b0_unet --encoder-dir WEIGHTS
 
 Each run is three commands that a user could type (they are printed): `training fit` with
-`training/recipes/protocol.toml`, `export model`, and for folds `export evaluate`. Runs that are
-complete are not made again, so the command may be interrupted and repeated; hours on two cores.
+`training/recipes/protocol.toml` or `folds.toml` (the same, in three fifths of the steps),
+`export model`, and for folds `export evaluate`. Runs that are complete are not made again, so the
+command may be interrupted and repeated; hours on two cores.
 
 A fold tests two patients, calibrates the thresholds on the next two, and trains on the other four
 and on NuInsSeg: the figures of the tested patients depend on nothing that was chosen on them but
@@ -18,6 +19,7 @@ import sys
 from pathlib import Path
 
 RECIPE = "training/recipes/protocol.toml"
+FOLD_RECIPE = "training/recipes/folds.toml"
 ARCHITECTURES = (
     "mobilenetv2_unet",
     "efficientnetv2b0_unet",
@@ -64,8 +66,9 @@ def train(
     weights = encoder_weights(architecture, options.encoder_dir)
     if not (folder / "metrics.json").is_file():
         patterns = [part for patient in hold_out for part in ("--hold-out", f"tnbc_p{patient}")]
-        run("training", "fit", RECIPE, "--architecture", architecture, "--encoder-weights", weights,
-            "--data-root", str(options.data_root), "--run-dir", str(folder), *patterns)  # fmt: skip
+        run("training", "fit", options.recipe, "--architecture", architecture,
+            "--encoder-weights", weights, "--data-root", str(options.data_root),
+            "--run-dir", str(folder), *patterns)  # fmt: skip
     return folder
 
 
@@ -110,6 +113,9 @@ def main() -> None:
         command.add_argument("--data-root", type=Path, default=Path("data"))
         command.add_argument("--encoder-dir", type=Path, help="folder of .h5 weight files")
         command.add_argument("--runs", default="runs")
+        command.add_argument(
+            "--recipe", default=RECIPE if function is architectures else FOLD_RECIPE
+        )
         if function is architectures:
             command.add_argument("--only", nargs="*", choices=ARCHITECTURES)
         else:

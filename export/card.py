@@ -186,10 +186,16 @@ def _covered(coverage: float | None) -> str:
 
 def _making(contract: ModelContract, run: TrainedRun, commands: Sequence[str]) -> str:
     lines = "\n".join(commands)
-    configurations = "\n\n".join(
-        _configuration(stage, f"stage {number}" if run.earlier else "configuration")
-        for number, stage in enumerate(run.stages, 1)
-    )
+    blocks = []
+    for number, stage in enumerate(run.stages, 1):
+        title = f"stage {number}" if run.earlier else "configuration"
+        blocks += [
+            _configuration(part, f"{title}: teacher {index}, stage {part_number}")
+            for index, teacher in enumerate(stage.teachers, 1)
+            for part_number, part in enumerate(teacher.stages, 1)
+        ]
+        blocks.append(_configuration(stage, title))
+    configurations = "\n\n".join(blocks)
     return f"""## How it was made
 
 ```sh

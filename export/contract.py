@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +25,8 @@ from service.inference.contract import (
     parse_contract,
 )
 from training.config import TrainingConfig, load_config
-from training.lineage import INITIAL_FOLDER
+from training.lineage import INITIAL_FOLDER, teacher_folder
+from training.revision import source_revision
 
 DIVISOR_PX: Final = 32
 """The same as `training.architectures.DIVISOR`, which cannot be imported without Keras."""
@@ -49,6 +49,7 @@ class TrainedRun:
         splits: Content of `data.json`: for each data source its digest, and under `train` and
             `validation` the stems of every group.
         earlier: The run whose model this one started from, where there is one.
+        teachers: The runs whose models it learnt from beside the annotation.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class TrainedRun:
     config_sha256: str
     splits: dict[str, dict[str, Any]]
     earlier: "TrainedRun | None" = None
+    teachers: "tuple[TrainedRun, ...]" = ()
 
     @property
     def stages(self) -> list["TrainedRun"]:
@@ -68,8 +70,9 @@ class TrainedRun:
         return self.folder / "model.keras"
 
     def trained_stems(self) -> set[str]:
-        """Names of all images that the weights have learnt from."""
-        return {
+        """Names of all images that the weights have learnt from, be it through a teacher."""
+        taught = [teacher for stage in self.stages for teacher in stage.teachers]
+        return {stem for teacher in taught for stem in teacher.trained_stems()} | {
             stem
             for stage in self.stages
             for source in stage.config.data
@@ -97,6 +100,9 @@ def read_run(folder: Path) -> TrainedRun:
         config_sha256=hashlib.sha256(config_path.read_bytes()).hexdigest(),
         splits=splits,
         earlier=read_run(folder / INITIAL_FOLDER) if config.initial_model else None,
+        teachers=tuple(
+            read_run(folder / teacher_folder(number + 1)) for number in range(len(config.teachers))
+        ),
     )
 
 
@@ -187,27 +193,6 @@ def check_contract(metadata: Mapping[str, str]) -> ModelContract:
                 f"{problem.message}"
             )
     return contract
-
-
-def source_revision() -> str:
-    """The git commit of this checkout, `-dirty` where code was changed since; else `unknown`."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return "unknown"
-    git = ["git", "-C", str(root)]
-    try:
-        commit = subprocess.run(  # noqa: S603  fixed arguments
-            [*git, "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(  # noqa: S603  fixed arguments
-            [*git, "status", "--porcelain", "--", "training", "export", "service"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}-dirty" if changed else commit
 
 
 def _data_sources(run: TrainedRun) -> tuple[DataSource, ...]:

@@ -7,6 +7,7 @@ or documenting the application costs nothing and two applications never share an
 import asyncio
 import contextlib
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +26,8 @@ from service.api import (
     deliveries,
     health,
     models,
+    order_answers,
+    orders,
     pages,
     problem_types,
     record_schemas,
@@ -37,8 +40,10 @@ from service.api import (
 from service.api.auth import check_guards
 from service.api.cache import ResultCache
 from service.api.documentation import document_guards
-from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.exact_document import drop_null, restore_examples, say_items
+from service.api.example_requests import document_example_requests
 from service.api.idempotency import IdempotencyKeys
+from service.api.inbound import listening
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.problems import problem_response, register_problem_handlers
@@ -46,6 +51,7 @@ from service.api.quota import CallerQuota
 from service.api.recording import audit_activation
 from service.api.state import ServiceState
 from service.api.work import WorkPool
+from service.delivery_metrics import DeliveryMetrics
 from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
 from service.inference.lanes import plan_lanes, plan_workers
@@ -62,6 +68,7 @@ from service.middleware import (
 )
 from service.provenance.keys import open_keyring
 from service.records.database import Database
+from service.records.probe import RecordsProbe
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
 from service.records.retention import keep_purging
@@ -80,11 +87,13 @@ problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
+_THREAD_TURN_S = 0.001
 _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
     {"name": "provenance", "description": "How results are verified."},
     {"name": "results", "description": "What was recorded, and the audit trail."},
+    {"name": "orders", "description": "What the laboratory asks for."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -96,13 +105,15 @@ def open_repository(settings: Settings) -> ModelRepository:
     Raises:
         KaryonError: A model, or the provider or precision asked for, is not as it must be.
     """
+    plan = plan_lanes(settings.concurrency, settings.threads)
     return ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
         provider=settings.provider,
         precision=settings.precision,
         options=RuntimeOptions(
-            threads=plan_lanes(settings.concurrency, settings.threads).threads,
+            threads=plan.threads,
+            streams=plan.lanes,
             device_id=settings.device_id,
             gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
             use_tf32=settings.use_tf32,
@@ -135,6 +146,9 @@ def open_service(
     keyring = open_keyring(settings.data_dir, settings.signing_key)
     # OpenCV's own threads would only fight with those of the workers and of the model.
     cv2.setNumThreads(1)
+    # A lane that comes back from the model, and the event loop, wait this long for a worker that
+    # runs Python: Python's own 5 ms are a tenth of a tile.
+    sys.setswitchinterval(_THREAD_TURN_S)
     repository = open_repository(settings)
 
     def open_segmenter(session: ModelSession) -> tuple[Segmenter, Callable[[], None]]:
@@ -179,6 +193,7 @@ def open_service(
         keyring=keyring,
         shadow=shadow,
         recorder=recorder,
+        records_probe=None if recorder is None else RecordsProbe(recorder.database),
         idempotency_keys=keys,
         tokens=tokens,
     )
@@ -201,17 +216,6 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
     return Recorder(database)
 
 
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Drop the `null` of an optional parameter: a query string has no way to say it."""
-    choices: list[dict[str, Any]] = [
-        choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"
-    ]
-    if len(choices) != 1:
-        return schema
-    rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return choices[0] | rest
-
-
 def _document(app: FastAPI) -> dict[str, Any]:
     """Build the OpenAPI document with the shapes that answers refer to by hand."""
     document = get_openapi(
@@ -221,6 +225,8 @@ def _document(app: FastAPI) -> dict[str, Any]:
         summary=app.summary,
         description=app.description,
         license_info=app.license_info,
+        contact=app.contact,
+        servers=app.servers,
         tags=_TAGS,
         routes=app.routes,
     )
@@ -230,6 +236,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.Problem,
         *record_schemas.ANSWERS,
         *deliveries.ANSWERS,
+        *order_answers.ANSWERS,
     )
     _, extra = models_json_schema(
         [
@@ -240,13 +247,9 @@ def _document(app: FastAPI) -> dict[str, Any]:
     )
     components = document.setdefault("components", {}).setdefault("schemas", {})
     components.update(extra["$defs"])
-    for operations in document["paths"].values():
-        for operation in operations.values():
-            for parameter in operation.get("parameters", ()):
-                parameter["schema"] = _without_null(parameter["schema"])
-    # FastAPI drops the null members of examples.
-    answered = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
-    answered["application/json"]["example"] = SEGMENTATION_EXAMPLE
+    drop_null(document)
+    restore_examples(document, app.routes)
+    document_example_requests(document)
     # FastAPI documents its own shape of 422 for every route with parameters; we never send it.
     for name in ("HTTPValidationError", "ValidationError"):
         components.pop(name, None)
@@ -257,6 +260,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
                 del operation["responses"]["422"]
     document_guards(document)
     document["components"]["schemas"] = dict(sorted(components.items()))
+    say_items(document["components"])
     return document
 
 
@@ -279,12 +283,13 @@ async def _retention(state: ServiceState) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _delivery(state: ServiceState) -> AsyncIterator[None]:
+async def _delivery(state: ServiceState, observer: DeliveryMetrics) -> AsyncIterator[None]:
     """Carry the outbox to its destinations while the service runs."""
     settings = state.settings
     if state.recorder is None or not settings.deliveries:
         yield
         return
+    observer.watch({item.name: item.kind for item in settings.deliveries})
     carrier = Carrier(
         state.recorder,
         {item.name: open_adapter(item, settings.reporting) for item in settings.deliveries},
@@ -293,6 +298,7 @@ async def _delivery(state: ServiceState) -> AsyncIterator[None]:
             first_retry_s=settings.delivery_first_retry_s,
             give_up_days=settings.delivery_give_up_days,
         ),
+        observer,
     )
     carrier.start()
     try:
@@ -327,7 +333,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            async with _retention(state), _delivery(state):
+            async with (
+                _retention(state),
+                _delivery(state, metrics.deliveries),
+                listening(state, lifecycle),
+            ):
                 yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
@@ -343,6 +353,8 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         summary="Nuclei segmentation and counting in H&E histology",
         description=DESCRIPTION,
         license_info={"name": "MIT", "identifier": "MIT"},
+        contact={"name": "The Karyon developers"},
+        servers=[{"url": "/", "description": "The service that this document comes from."}],
         lifespan=lifespan,
         # Our own page: FastAPI's loads its scripts from a CDN.
         docs_url=None,
@@ -370,6 +382,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         results.router,
         review.router,
         deliveries.router,
+        orders.router,
         audit.router,
         health.router,
         problem_types.router,

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.stain import jitter_stains
+from training.stain import Method, Stain, jitter_stains, normalise_stain
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Augmentation:
         stain: half-width of the stain scale (see `jitter_stains`).
         brightness: largest relative gain: scanners whiten differently.
         blur_px: largest Gaussian sigma, px, given to a fifth of the crops.
+        stain_normalisation: how crops are given the stain of another training image.
+        stain_normalisation_share: probability that a crop is.
     """
 
     scale: float = 0.25
@@ -28,6 +30,8 @@ class Augmentation:
     stain: float = 0.25
     brightness: float = 0.2
     blur_px: float = 1.2
+    stain_normalisation: Method = "none"
+    stain_normalisation_share: float = 0.5
 
 
 def random_crop(
@@ -38,6 +42,8 @@ def random_crop(
     augmentation: Augmentation,
     *,
     nucleus_share: float,
+    soft: bool = False,
+    stains: tuple[Stain | None, Stain | None] = (None, None),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut one augmented crop by a single resampling of image and targets.
 
@@ -49,6 +55,8 @@ def random_crop(
         augmentation: strengths.
         nucleus_share: probability that the crop is centred on a nucleus pixel instead of
             anywhere. This balances the classes and still shows empty tissue.
+        soft: whether the nucleus map holds probabilities; else it stays 0 or 255.
+        stains: of this image and of the one whose stain the crop is given, if any.
 
     Returns:
         Crop (crop_px, crop_px, 3) and its targets (crop_px, crop_px, C), both uint8.
@@ -76,8 +84,10 @@ def random_crop(
     crop = cv2.remap(pixels, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = cv2.remap(targets, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     moved = moved.reshape(crop_px, crop_px, targets.shape[-1])
-    moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
-    return _recolour(crop.astype(np.uint8), random, augmentation), moved.astype(np.uint8)
+    if not soft:
+        moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
+    crop = normalise_stain(crop.astype(np.uint8), *stains)
+    return _recolour(crop, random, augmentation), moved.astype(np.uint8)
 
 
 def _centre(
@@ -87,7 +97,7 @@ def _centre(
     if random.random() < nucleus_share:
         # Rejection sampling: at 12.5 % foreground, 64 draws miss every nucleus once in 5,000 crops.
         ys, xs = random.integers(0, height, 64), random.integers(0, width, 64)
-        hits = np.flatnonzero(nucleus[ys, xs])
+        hits = np.flatnonzero(nucleus[ys, xs] > 127)
         if hits.size:
             return float(xs[hits[0]]), float(ys[hits[0]])
     return float(random.uniform(0, width)), float(random.uniform(0, height))

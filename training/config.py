@@ -56,6 +56,12 @@ class AugmentationConfig(_Frozen):
     stain: float = Field(0.25, ge=0, lt=1)
     brightness: float = Field(0.2, ge=0, lt=1)
     blur_px: float = Field(1.2, ge=0)
+    stain_normalisation: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="Give crops the stain of another training image, by this method."
+    )
+    stain_normalisation_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the crops that are given one."
+    )
 
 
 class TrainingConfig(_Frozen):
@@ -75,6 +81,15 @@ class TrainingConfig(_Frozen):
         description="A model.keras of the same architecture to start from (pretraining, then "
         "fine-tuning); relative paths start at the working directory.",
     )
+    teachers: tuple[str, ...] = Field(
+        (),
+        description="Finished runs' model.keras, of any architecture, whose average view of the "
+        "training images is learnt beside the annotation; relative to the working directory.",
+    )
+    teacher_share: float = Field(
+        0.5, gt=0, le=1, description="Weight of the teachers; the annotation has the rest."
+    )
+    teacher_views: int = Field(2, ge=1, le=4, description="Mirrored views that are averaged.")
     encoder_batchnorm: Literal["auto", "inference", "training"] = Field(
         "auto",
         description="Whether the encoder's batch normalisation keeps its statistics: "

@@ -1,4 +1,4 @@
-"""What a run keeps of the run whose model it started from; free of Keras, the exporter reads it."""
+"""What a run keeps of the runs that it builds on; free of Keras, the exporter reads it."""
 
 import shutil
 from pathlib import Path
@@ -10,19 +10,25 @@ RECORDS = ("config.json", "data.json")
 """Files of a run folder that tell what its weights have seen."""
 
 
-def copy_records(earlier: Path, run_dir: Path) -> None:
-    """Keep the record of an earlier run, and of those before it, in a run that starts from it.
+def teacher_folder(number: int) -> str:
+    """Name of the folder of a run that keeps the record of a teacher, counted from 1."""
+    return f"teacher{number}"
+
+
+def copy_records(earlier: Path, target: Path) -> None:
+    """Keep the record of an earlier run, and of those before it, in a run that builds on it.
 
     Without it nobody could tell any more which patients the weights have seen.
 
     Args:
-        earlier: folder of the initial model; one that is no run folder leaves nothing to keep.
-        run_dir: folder of the run that starts.
+        earlier: folder of the earlier run; one that is no run folder leaves nothing to keep.
+        target: `INITIAL_FOLDER` or a `teacher_folder` of the new run.
     """
-    target = run_dir / INITIAL_FOLDER
     for name in RECORDS:
         if (earlier / name).is_file():
             target.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(earlier / name, target / name)
-    if (earlier / INITIAL_FOLDER).is_dir():
-        copy_records(earlier / INITIAL_FOLDER, target)
+    for folder in sorted(earlier.glob(f"{INITIAL_FOLDER}/")) + sorted(
+        earlier.glob("teacher[0-9]*/")
+    ):
+        copy_records(folder, target / folder.name)

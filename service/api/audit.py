@@ -9,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from service.api import record_schemas
 from service.api.auth import AdminCaller
 from service.api.documentation import REQUEST_ID_HEADER, problem_answers
+from service.api.record_answers import AuditLine
 from service.api.state import RecorderDependency
 from service.records.audit import read_entries
 from service.records.recorder import Recorder
@@ -43,8 +44,9 @@ async def _lines(recorder: Recorder, after: int, last: int) -> AsyncIterator[byt
             "headers": REQUEST_ID_HEADER,
             "content": {
                 JSON_LINES: {
-                    # A stream of lines is no JSON value; a line is an AuditLine.
+                    # A stream of lines is no JSON value. OpenAPI 3.2 will call this itemSchema.
                     "schema": {"type": "string"},
+                    "x-itemSchema": {"$ref": f"#/components/schemas/{AuditLine.__name__}"},
                     "example": record_schemas.AUDIT_LINE_EXAMPLE,
                 }
             },

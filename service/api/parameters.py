@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from service.api.identity import Identifier, ResultIdentity, refuse_patients
 from service.api.negotiation import Format
+from service.api.shape_messages import shape_message
 from service.api.upload import InvalidFormFieldError
 from service.errors import InvalidParameterError
 from service.inference.ticket import Priority, Ticket
@@ -115,7 +116,9 @@ class SegmentParameters(BaseModel):
         except ValidationError as error:
             detail = error.errors()[0]
             name = str(detail["loc"][0])
-            raise InvalidFormFieldError(f"{name}: {detail['msg']}", parameter=name) from None
+            raise InvalidFormFieldError(
+                f"{name}: {shape_message(detail)}", parameter=name
+            ) from None
 
     def segment_options(self) -> SegmentOptions:
         """Return the part of the parameters that the segmenter takes."""
@@ -155,22 +158,22 @@ async def get_segment_parameters(
     return parameters
 
 
-async def get_ticket(
-    parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
-    x_request_timeout_ms: Annotated[
-        int | None,
-        Header(
-            alias="X-Request-Timeout-Ms",
-            ge=1,
-            le=3_600_000,
-            description=(
-                "Milliseconds from the arrival of the request after which nobody wants the answer;"
-                " it is then 504, and work that has not begun never does."
-            ),
-            examples=[10_000],
+RequestTimeout = Annotated[
+    int | None,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        le=3_600_000,
+        description=(
+            "Milliseconds from the arrival of the request after which nobody wants the answer;"
+            " it is then 504, and work that has not begun never does."
         ),
-    ] = None,
-) -> Ticket:
+        examples=[10_000],
+    ),
+]
+
+
+def make_ticket(parameters: SegmentParameters, timeout_ms: int | None) -> Ticket:
     """Return the request's class and deadline; its clock starts here, before the body is read."""
-    timeout_s = None if x_request_timeout_ms is None else x_request_timeout_ms / 1000.0
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000.0
     return Ticket(parameters.priority, timeout_s)

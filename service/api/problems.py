@@ -22,6 +22,7 @@ from service.api.problem_table import (
     PROBLEMS_BY_NAME,
     ProblemType,
 )
+from service.api.shape_messages import shape_message
 from service.api.upload import InvalidFormFieldError, UnsupportedBodyError
 
 PROBLEM_JSON = "application/problem+json"
@@ -57,7 +58,7 @@ def _validation_errors(request: Request, error: RequestValidationError) -> list[
     listed: list[dict[str, Any]] = []
     for detail in error.errors()[:_MOST_PARAMETER_ERRORS]:
         location = [str(step)[:64] for step in detail["loc"]]
-        message = detail["msg"]
+        message = shape_message(detail)
         if detail["type"] == "extra_forbidden":
             message = unknown_name_message(request, location)
         entry = {"location": location, "message": message}
@@ -74,13 +75,14 @@ def problem_document(
     instance: str,
     parameter_errors: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the RFC 9457 members of one occurrence."""
+    """Return the RFC 9457 members of one occurrence, and what to do about its kind."""
     document: dict[str, Any] = {
         "type": problem.uri,
         "title": problem.title,
         "status": problem.status,
         "detail": detail,
         "instance": instance,
+        "remedy": problem.remedy,
     }
     if parameter_errors:
         document["errors"] = list(parameter_errors)
@@ -135,6 +137,8 @@ def problem_response(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.InvalidParameterError):
         place = "body" if isinstance(error, InvalidFormFieldError) else error.place
         parameter_errors = [{"location": [place, error.parameter], "message": detail}]
+    if isinstance(error, errors.UnusableOrderError) and error.location:
+        parameter_errors = [{"location": ["body", error.location], "message": detail}]
     headers |= _headers_of(error, problem)
     request.app.state.observer.problem(problem.name)
     document = problem_document(

@@ -9,7 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.provenance_schemas import IdentityAnswer, SignedStatement, SoftwareReference
+from service.api.provenance_schemas import (
+    IdentityAnswer,
+    OrderReferenceAnswer,
+    SignedStatement,
+    SoftwareReference,
+)
 from service.api.quality_schemas import QualityAnswer
 from service.inference.contract import ModelContract
 
@@ -179,7 +184,9 @@ class SegmentationAnswer(_Answer):
     """When the answer was made."""
     """When the result was made."""
     identity: IdentityAnswer
-    """The laboratory's identifiers."""
+    """The laboratory's identifiers; those of its order where the caller gave none."""
+    order: OrderReferenceAnswer | None = None
+    """The order that it answers; present where `accession` found one."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     # The default is for the OpenAPI document alone, from which FastAPI drops every null.
@@ -334,6 +341,8 @@ class Problem(_Answer):
     """This occurrence."""
     instance: str = Field(examples=["6f1c0a2f4e5d4b3a9c8d7e6f5a4b3c2d"])
     """The request id, as in `X-Request-ID` and in the log."""
+    remedy: str = Field(examples=["`errors` names each parameter and what it may be."])
+    """What to do about it; the same for every occurrence."""
     errors: list[ParameterError] | None = None
     """Each wrong parameter, for `invalid-parameter`."""
 

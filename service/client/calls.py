@@ -51,6 +51,7 @@ class ResultFilter(TypedDict, total=False):
     order_id: str
     model: str
     status: ResultStatus
+    held: bool
     since: dt.datetime
     until: dt.datetime
 

@@ -17,10 +17,11 @@ class ProblemError(ClientError):
 
     Attributes:
         status: The HTTP status.
-        name: Last segment of the problem's type, such as `invalid-parameter`; `GET
-            /problems/{name}` tells the remedy. Empty where something before the service answered.
+        name: Last segment of the problem's type, such as `invalid-parameter`. Empty where something
+            before the service answered.
         title: The kind of problem in words.
         detail: What was wrong with this call.
+        remedy: What to do about this kind of problem; empty where the answer tells none.
         instance: The request id, which finds the line in the service's log.
         errors: Each wrong parameter: `location` and `message`.
         retry_after_s: Seconds the service asks to wait; None where it names none.
@@ -36,6 +37,7 @@ class ProblemError(ClientError):
         instance: str,
         errors: list[Mapping[str, Any]],
         retry_after_s: float | None,
+        remedy: str = "",
     ) -> None:
         super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
         self.status = status
@@ -45,6 +47,7 @@ class ProblemError(ClientError):
         self.instance = instance
         self.errors = errors
         self.retry_after_s = retry_after_s
+        self.remedy = remedy
 
     @classmethod
     def from_document(
@@ -66,4 +69,5 @@ class ProblemError(ClientError):
             instance=str(members.get("instance", "")),
             errors=list(members.get("errors") or []),
             retry_after_s=retry_after_s,
+            remedy=str(members.get("remedy", "")),
         )

@@ -139,6 +139,7 @@ def test_a_key_is_asked_for_and_sent(
         ):
             client.segment(he_pixels)
         assert wrong.value.name == "invalid-credential"
+        assert "Ask the operator" in wrong.value.remedy
 
 
 def test_a_service_without_records_is_asked_without_a_key(

@@ -1,0 +1,1 @@
+"""Builds what the site shows beyond the pages in docs/: `make docs`."""
