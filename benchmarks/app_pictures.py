@@ -86,7 +86,7 @@ def shoot(page: Any, name: str) -> None:
     page.wait_for_timeout(1500)  # the chart draws itself last, and says nothing of it
     shot = Image.open(io.BytesIO(page.screenshot()))
     path = PICTURES / name
-    shot.quantize(256).save(path, optimize=True)
+    shot.quantize(256, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 

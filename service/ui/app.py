@@ -20,6 +20,14 @@ _STYLE = """
 [data-testid="stSidebarHeader"] { height: 2rem; padding-bottom: 0; margin-bottom: 0; }
 [data-testid="stSidebarUserContent"] { padding-bottom: 4rem; }
 [data-testid="stMetricValue"] { font-size: 1.5rem; }
+/* What is being made anew stays readable: Streamlit would pale it. The spinner says it. */
+[data-testid="stElementContainer"] { opacity: 1 !important; transition: none !important; }
+/* A tablet held upright: the figures below the picture, not beside it. */
+@media (max-width: 1000px) {
+  .st-key-result [data-testid="stColumn"]:not([data-testid="stColumn"] [data-testid="stColumn"]) {
+    min-width: 100%;
+  }
+}
 .figure-note { color: #374151; font-size: 0.9rem; line-height: 1.35; margin: 0 0 0.2rem 0; }
 .research {
   position: fixed; left: 0; right: 0; bottom: 0; z-index: 1000000; padding: 0.35rem 1.5rem;

@@ -32,7 +32,7 @@ def show_result(choices: Choices, picture: Picture) -> None:
         # Numbers mean other nuclei now.
         st.session_state["shown result"] = answer["id"]
         _mark(None)
-    left, right = st.columns([5, 4], gap="medium")
+    left, right = st.container(key="result").columns([5, 4], gap="medium")
     with left:
         _show_picture(choices, picture, answer)
     with right:
