@@ -26,6 +26,7 @@ OPERATIONS = {
 FOR_OPERATORS = {"activateModelVersion", "rollBackModel"}
 EXAMPLE_RESULT = "0f8c2f1e7b5d4c7f9a3a6a1f3f1f9a10"
 DESTINATION = "lims"
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Service:
 
     def example(self, operation: str) -> Callable[[str], str]:
         """Make what the example of an operation speaks of; return what puts it into a text."""
-        with httpx2.Client(base_url=self.address) as client:
+        with httpx2.Client(base_url=self.address, timeout=PATIENCE_S) as client:
             if operation == "activateModelVersion":
                 client.post("/models/mobilenetv2_unet/versions/1.0.0/activate").raise_for_status()
             answer = client.post("/segment", content=(self.folder / "tile.png").read_bytes())
@@ -92,7 +93,7 @@ def service(
         }
     )  # fmt: skip
     with serve(settings) as running:
-        document = httpx2.get(f"{running.address}/openapi.json").json()
+        document = httpx2.get(f"{running.address}/openapi.json", timeout=PATIENCE_S).json()
         yield Service(running.address, document, folder)
 
 
@@ -121,6 +122,7 @@ def test_the_example_gets_the_documented_success(service: Service, operation: st
         content=put(request.body) or None,
         data=request.fields or None,
         files=files or None,
+        timeout=PATIENCE_S,
     )
     successes = {status for status in found[2]["responses"] if status.startswith("2")}
     assert str(response.status_code) in successes, response.text
