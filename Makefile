@@ -22,8 +22,8 @@ CHECK_PYTHON = $(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None
 	<= (3, 13) else f'Karyon needs Python 3.11 to 3.13, this is {sys.version}; try make PYTHON=python3.12')"
 INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 
-.PHONY: help serve app install-serve install-app install-dev test soak-delivery check format lock train export quantize report \
-	bench bench-peers image-check clean docs lint-api newcomer
+.PHONY: help serve app install-serve install-app install-dev test soak-delivery check format lock train export \
+	quantize report bench bench-peers bench-serving newcomer image-check clean docs lint-api
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -44,8 +44,8 @@ test: $(DEV_ENV)/.ready  ## Run all tests
 	$(DEV)python -m pytest -n 2 --dist loadfile
 
 soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (20 minutes)
-	DELIVERY_KILLS=$(KILLS) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
-		tests/service/lims/test_delivery.py -k kills
+	DELIVERY_KILLS=$(KILLS) $(if $(MINUTES),DELIVERY_MINUTES=$(MINUTES)) $(DEV)python -m pytest -n 0 -s --timeout 7200 \
+		tests/service/lims/test_delivery_kills.py
 KILLS ?= 100
 
 check: $(DEV_ENV)/.ready  ## Format, lint, types, import rules
@@ -86,6 +86,9 @@ bench: $(DEV_ENV)/.ready  ## Measure what README and docs quote
 
 bench-peers: $(DEV_ENV)/.ready  ## Karyon beside other servers, each in its own environment (PEERS="--publish")
 	$(DEV)python -m benchmarks.peers.run $(PEERS)
+
+bench-serving: $(DEV_ENV)/.ready  ## All bars of serving in one table, eleven minutes on an idle machine (BARS="--scale 0.1")
+	$(DEV)python -m benchmarks.serving_bars $(BARS)
 
 newcomer: $(DEV_ENV)/.ready  ## A fresh clone, the README's commands, an image in the browser: how long?
 	$(DEV)python -m benchmarks.newcomer $(NEWCOMER)

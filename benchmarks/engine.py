@@ -25,6 +25,7 @@ from service.api.representation import represent
 from service.images.decode import ImageLimits, decode_image
 from service.inference.batcher import TileBatcher
 from service.inference.processors import usable_processors
+from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
 from service.provenance.keys import open_keyring
@@ -56,6 +57,12 @@ def layouts(processors: int) -> list[Layout]:
         lanes.insert(1, (processors // 2, 2))
     workers = sorted({1, processors, processors + 1, 2 * processors})
     return [Layout(count, threads, extra) for count, threads in lanes for extra in workers]
+
+
+def open_session(models_dir: Path, lanes: int, threads: int) -> ModelSession:
+    """Load the default model for so many runs at once, with so many threads each."""
+    options = RuntimeOptions(threads=threads, streams=lanes)
+    return ModelRepository.open(models_dir, options=options).get()
 
 
 def tiles_per_second(action: Callable[[int], object], workers: int, seconds: float) -> float:
@@ -90,9 +97,9 @@ def main() -> int:
     pixels = decode_image(files[0], ImageLimits()).pixels[None]
     processors = usable_processors()
     compared = layouts(processors)
-    sessions: dict[int, ModelSession] = {
-        threads: ModelRepository.open(arguments.models_dir, threads=threads).get()
-        for threads in sorted({layout.threads for layout in compared})
+    sessions: dict[tuple[int, int], ModelSession] = {
+        (lanes, threads): open_session(arguments.models_dir, lanes, threads)
+        for lanes, threads in sorted({(layout.lanes, layout.threads) for layout in compared})
     }
     parameters, limits = SegmentParameters(), ImageLimits()
     with tempfile.TemporaryDirectory() as data_dir:
@@ -100,10 +107,10 @@ def main() -> int:
     bare: list[float] = []
     measured: dict[Layout, list[float]] = {layout: [] for layout in compared}
     for _ in range(arguments.rounds):
-        run = sessions[processors].run
+        run = sessions[1, processors].run
         bare.append(tiles_per_second(lambda _, run=run: run(pixels), 1, arguments.seconds))
         for layout in compared:
-            session = sessions[layout.threads]
+            session = sessions[layout.lanes, layout.threads]
             batcher = TileBatcher(session, observer=Metrics(), lanes=layout.lanes)
             segmenter = Segmenter(session, runner=batcher)
 
@@ -120,7 +127,7 @@ def main() -> int:
             batcher.close()
 
     ceiling = statistics.median(bare)
-    session = sessions[processors]
+    session = sessions[1, processors]
     print(f"{session.contract.name} on {session.provider}, {processors} processors")
     print(f"bare session.run: {ceiling:.2f} tiles/s")
     print("lanes  threads  workers  tiles/s  of bare")

@@ -10,12 +10,14 @@ and idle resident memory < 400 MB.
 
 import argparse
 import http.client
+import os
 import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,24 +35,37 @@ WARM_UP_ROUNDS = 3
 
 
 @contextmanager
-def running_service(models_dir: Path, threads: int) -> Iterator[tuple[psutil.Process, int]]:
-    """Run the service on a free port; yield its process and the port.
+def running_service(
+    models_dir: Path, threads: int, settings: Mapping[str, str] | None = None
+) -> Iterator[tuple[psutil.Process, int]]:
+    """Run the service on a free port, with records of its own; yield its process and the port.
+
+    Args:
+        models_dir: Model repository.
+        threads: The setting.
+        settings: Other settings by field name, over those of the environment.
 
     Raises:
         RuntimeError: It does not start; its own message is on standard error.
     """
     command = [sys.executable, "-m", "service", "--port", "0", "--log-level", "warning"]
     command += ["--models-dir", str(models_dir), "--threads", str(threads)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = server.stdout.readline() if server.stdout else ""
-        match = re.search(r"http://[^:]+:(\d+)", line)
-        if match is None:
-            raise RuntimeError("the service did not start")
-        yield psutil.Process(server.pid), int(match.group(1))
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    with tempfile.TemporaryDirectory() as data_dir:
+        chosen = {"data_dir": data_dir, **(settings or {})}
+        variables = {f"KARYON_{name.upper()}": value for name, value in chosen.items()}
+        environment = {**os.environ, **variables}
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+        try:
+            line = server.stdout.readline() if server.stdout else ""
+            match = re.search(r"http://[^:]+:(\d+)", line)
+            if match is None:
+                raise RuntimeError("the service did not start")
+            yield psutil.Process(server.pid), int(match.group(1))
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+            if server.stdout:
+                server.stdout.close()
 
 
 def post(connection: http.client.HTTPConnection, data: bytes) -> None:

@@ -2,18 +2,22 @@
 
     python -m benchmarks.quality_flags MODEL.onnx DATA_DIR [--groups 07,08] [--reference FILE.json]
 
-Every image, and every quarter of it, goes through the service's own segmentation as it is, blurred,
-with its hue turned, at half its resolution (still presented as the model's own) and as an empty
-field: its glass colour, with and without noise, and its mean colour. What counts is the share on
-which the flag meant for the change fires, and, on clean images, how rarely it does. `--reference`
-takes the place of the statistics in the model file. Time is processor time of one core.
+Every image, and every quarter of it (`--whole`: images only), goes through the service's own
+segmentation as it is, blurred, with its hue turned (in HSV, value and saturation kept), with
+swapped channels and grey, at half its resolution (presented as the model's own), with a wrong
+`mpp`, and as an empty field: white, black, grey, its glass colour, with and without noise, and its
+mean colour. What counts is the share on which the flag meant for the change fires, and, on clean
+images, how rarely it does. `--reference` takes the place of the statistics in the model file. Time
+is processor time of one core.
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
@@ -25,6 +29,7 @@ from service.inference.session import ModelSession
 from service.segmentation.quality import assess_quality
 from service.segmentation.quality_reference import QualityReference
 from service.segmentation.tiling import extract, plan_tiles, stitch
+from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
 
 FLAGS = ("blur", "too_little_tissue", "stain_shift", "magnification_mismatch", "merged_nuclei")
@@ -46,22 +51,71 @@ def _jpeg(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(np.asarray(decoded)[..., ::-1]).astype(np.uint8)
 
 
-SPOILT: list[tuple[str, str, Callable[[Pixels], Pixels]]] = [
-    ("clean", "", lambda p: p),
-    ("clean, JPEG quality 80", "", _jpeg),
-    ("clean, noise 2", "", lambda p: add_noise(p, 2)),
-    ("blur, sigma 2 px", "blur", lambda p: blur(p, 2.0)),
-    ("blur, sigma 3 px", "blur", lambda p: blur(p, 3.0)),
-    ("blur 2.5 px, then JPEG 80", "blur", lambda p: _jpeg(blur(p, 2.5))),
-    ("blur 2.5 px, then noise 2", "blur", lambda p: add_noise(blur(p, 2.5), 2)),
+def _resample(pixels: Pixels, factor: float) -> Pixels:
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+    return np.asarray(
+        cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=method), np.uint8
+    )
+
+
+def _swap(pixels: Pixels) -> Pixels:
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    return np.asarray(cv2.merge([cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)] * 3), dtype=np.uint8)
+
+
+def _plain(level: int, noise: float) -> Callable[[Pixels], Pixels]:
+    return lambda pixels: _flat(np.full(3, level, dtype=np.float64), pixels, noise)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One way to spoil an image.
+
+    Attributes:
+        title: What is done.
+        meant: The flag that should notice; empty where none should, or where it is only looked at.
+        spoil: Does it.
+        mpp_ratio: The resolution given over the true one.
+    """
+
+    title: str
+    meant: str
+    spoil: Callable[[Pixels], Pixels] = lambda pixels: pixels
+    mpp_ratio: float = 1.0
+
+
+CHANGES: Final[list[Change]] = [
+    Change("clean", ""),
+    Change("clean, JPEG quality 80", "", _jpeg),
+    Change("clean, noise 2", "", lambda p: add_noise(p, 2)),
+    Change("blur, sigma 1.5 px", "blur", lambda p: blur(p, 1.5)),
+    Change("blur, sigma 2 px", "blur", lambda p: blur(p, 2.0)),
+    Change("blur, sigma 4 px", "blur", lambda p: blur(p, 4.0)),
+    Change("blur 2.5 px, then JPEG 80", "blur", lambda p: _jpeg(blur(p, 2.5))),
+    Change("blur 2.5 px, then noise 2", "blur", lambda p: add_noise(blur(p, 2.5), 2)),
     *(
-        (f"hue turned {turn:+d} degrees", "stain_shift", lambda p, turn=turn: turn_hue(p, turn))
-        for turn in (-90, -45, -30, -20, 20, 30, 36, 45, 60, 90, 180)
+        Change(
+            f"hue turned {turn:+d} degrees", "stain_shift", lambda p, turn=turn: turn_hue(p, turn)
+        )
+        for turn in (-90, -45, -30, -20, 20, 25, 30, 36, 45, 60, 90, 180)
     ),
-    ("half resolution", "magnification_mismatch", halve),
-    ("blank: glass colour", "too_little_tissue", lambda p: _flat(_glass(p), p, 0)),
-    ("blank: glass, noise 5", "too_little_tissue", lambda p: _flat(_glass(p), p, 5)),
-    ("blank: mean colour", "too_little_tissue", lambda p: _flat(p.mean(axis=(0, 1)), p, 2)),
+    Change("red and blue swapped", "stain_shift", _swap),
+    Change("grey", "stain_shift", _grey),
+    Change("half resolution", "magnification_mismatch", halve),
+    Change("half resolution, 1 px of 4", "magnification_mismatch", lambda p: p[::2, ::2].copy()),
+    Change("mpp given twice too large", "magnification_mismatch", mpp_ratio=2.0),
+    Change("0.67 of the resolution", "", lambda p: _resample(p, 2 / 3)),
+    Change("0.8 of the resolution", "", lambda p: _resample(p, 0.8)),
+    Change("half resolution, enlarged again", "", lambda p: _resample(halve(p), 2)),
+    Change("blank: white", "too_little_tissue", _plain(255, 0)),
+    Change("blank: black, noise 2", "too_little_tissue", _plain(0, 2)),
+    Change("blank: grey, noise 5", "too_little_tissue", _plain(128, 5)),
+    Change("blank: glass colour", "too_little_tissue", lambda p: _flat(_glass(p), p, 0)),
+    Change("blank: glass, noise 5", "too_little_tissue", lambda p: _flat(_glass(p), p, 5)),
+    Change("blank: mean colour", "too_little_tissue", lambda p: _flat(p.mean(axis=(0, 1)), p, 2)),
 ]
 
 
@@ -106,6 +160,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--groups", help="only these patients; all by default")
     parser.add_argument("--clean-only", action="store_true", help="only images as they are")
+    parser.add_argument("--whole", action="store_true", help="no quarters")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -116,20 +171,24 @@ def main() -> None:
         session.contract = session.contract.model_copy(update={"quality_reference": values})
     segmenter = Segmenter(session)
     samples = choose_samples(arguments.data, arguments.groups)
-    images = [piece for sample in samples for piece in pieces(sample.read()[0])]
-    print(
-        f"{len(samples)} images, {len(images)} with their quarters; share on which a flag fires\n"
-    )
+    images = [
+        piece
+        for sample in samples
+        for piece in pieces(sample.read()[0])[: 1 if arguments.whole else None]
+    ]
+    print(f"{len(images)} pieces of {len(samples)} images; share on which a flag fires\n")
     print("| images | " + " | ".join(FLAGS) + " | review |\n|---|" + "---|" * (len(FLAGS) + 1))
-    for title, meant, spoil in SPOILT[:1] if arguments.clean_only else SPOILT:
-        found = [segmenter.segment(spoil(image)) for image in images]
+    mpp = session.contract.input.mpp
+    for change in CHANGES[:1] if arguments.clean_only else CHANGES:
+        options = SegmentOptions(mpp=mpp * change.mpp_ratio)
+        found = [segmenter.segment(change.spoil(image), options=options) for image in images]
         cells = []
         for name in FLAGS:
             flags = [flag for result in found for flag in result.quality if flag.name == name]
             share = float(np.mean([flag.fired for flag in flags]))
-            cells.append(f"**{share:.1%}**" if name == meant else f"{share:.1%}")
+            cells.append(f"**{share:.1%}**" if name == change.meant else f"{share:.1%}")
         review = float(np.mean([result.review_recommended for result in found]))
-        print(f"| {title} | " + " | ".join(cells) + f" | {review:.1%} |", flush=True)
+        print(f"| {change.title} | " + " | ".join(cells) + f" | {review:.1%} |", flush=True)
     elapsed_ms = time_ms(segmenter, session, images[0], repeats=50)
     height, width = images[0].shape[:2]
     print(f"\nall flags of one {width}x{height} image: {elapsed_ms:.1f} ms of one core")

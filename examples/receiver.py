@@ -4,7 +4,8 @@
 
 It shows the three things that a receiver must do: check the signature of a webhook, file each key
 once and still say yes to a resend, and acknowledge only what it has filed. It files in memory; a
-real one files in its database, in the same transaction as the key. Standard library only.
+real one files in its database, in the same transaction as the key. Standard library only. For
+SENAITE see senaite.py beside it.
 """
 
 import argparse

@@ -24,7 +24,7 @@ from export.arguments import (
 from export.arguments import refusals_without_traceback as _refusals_without_traceback
 from export.calibrate import calibrate as choose_thresholds
 from export.calibrate import run_network
-from export.commands import quantize, reference, report
+from export.commands import compare, quantize, reference, report
 from export.evaluate import choose_samples, write_metrics
 from export.evaluate import evaluate as measure
 from export.intervals import calibrate_intervals, read_counts
@@ -49,7 +49,8 @@ Start with `python -m export model RUN_DIR --validation DATA_DIR --groups 07,08 
 mobilenetv2_unet --version 1.1.0 --out models`: it converts, compares with Keras pixel by pixel,
 chooses thresholds, measures through the service's own code and writes the card, or it refuses and
 writes nothing. `python -m export evaluate MODEL.onnx DATA_DIR --out DIR` measures any model file
-on your own annotated images and needs no TensorFlow.""",
+on your own annotated images and needs no TensorFlow. `python -m export compare OLD.onnx NEW.onnx
+DATA_DIR` tells whether a new file counts better than the one in use.""",
 )
 
 
@@ -280,7 +281,7 @@ def intervals(
     )
 
 
-for _command in (quantize, reference, report):
+for _command in (compare, quantize, reference, report):
     app.command()(_command)
 
 

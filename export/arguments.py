@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from export.errors import ExportRefusedError
 from service.errors import KaryonError
@@ -45,6 +46,16 @@ def refusals_without_traceback() -> Iterator[None]:
     try:
         yield
     except (KaryonError, DatasetError) as error:
-        heading = "refused" if isinstance(error, ExportRefusedError) else "error"
-        Console(stderr=True).print(f"[bold red]{heading}:[/] {error}")
+        _complain("refused" if isinstance(error, ExportRefusedError) else "error", str(error))
         raise typer.Exit(1) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _complain("error", f"{where}{error.strerror or error}; free space or name another folder")
+        raise typer.Exit(1) from error
+
+
+def _complain(heading: str, message: str) -> None:
+    # Paths stay whole, and brackets in them are no markup.
+    Console(stderr=True).print(
+        f"[bold red]{heading}:[/] {escape(message)}", highlight=False, soft_wrap=True
+    )

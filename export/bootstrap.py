@@ -48,6 +48,21 @@ class Bootstrap:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Replicates of a data set.
+
+    Attributes:
+        resampled: What was drawn with replacement.
+        units: How many of them there are.
+        replicates: (REPLICATES, C), sums of each replicate.
+    """
+
+    resampled: Literal["groups", "images"]
+    units: int
+    replicates: NDArray[np.float64]
+
+
 def bootstrap(
     groups: Sequence[str], pixels: Sequence[PixelCounts], instances: Sequence[InstanceCounts]
 ) -> Bootstrap | None:
@@ -65,7 +80,28 @@ def bootstrap(
     Raises:
         ValueError: The three differ in length.
     """
-    sums = np.array(
+    draw = draw_units(groups, image_sums(pixels, instances))
+    if draw is None:
+        return None
+    figures = pooled_figures(draw.replicates)
+    return Bootstrap(
+        resampled=draw.resampled,
+        units=draw.units,
+        intervals={
+            name: ends for name, values in figures.items() if (ends := interval(values)) is not None
+        },
+    )
+
+
+def image_sums(
+    pixels: Sequence[PixelCounts], instances: Sequence[InstanceCounts]
+) -> NDArray[np.float64]:
+    """Everything that pooled figures are ratios of, (images, 9); rows add up.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
+    return np.array(
         [
             (
                 p.true_positive,
@@ -82,10 +118,28 @@ def bootstrap(
         ],
         dtype=np.float64,
     ).reshape(-1, 9)
+
+
+def draw_units(
+    groups: Sequence[str], sums: NDArray[np.float64], *, least_groups: int = LEAST_GROUPS
+) -> Draw | None:
+    """Draw patients, or images where there are few patients.
+
+    Args:
+        groups: The patient of each image.
+        sums: (images, C), rows that may be added.
+        least_groups: Fewer patients than this are not drawn; their images are.
+
+    Returns:
+        The sums of every replicate, the same every time; None for fewer than two units.
+
+    Raises:
+        ValueError: The two differ in length.
+    """
     if len(groups) != len(sums):
         raise ValueError(f"{len(groups)} groups for {len(sums)} images")
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    by_group = len(names) >= LEAST_GROUPS
+    by_group = len(names) >= least_groups
     if by_group:
         units = np.zeros((len(names), sums.shape[1]))
         np.add.at(units, group_of, sums)
@@ -95,36 +149,35 @@ def bootstrap(
         return None
     random = np.random.default_rng(_SEED)
     times = random.multinomial(len(units), np.full(len(units), 1 / len(units)), size=REPLICATES)
-    figures = _figures(times @ units)
+    return Draw("groups" if by_group else "images", len(units), times @ units)
+
+
+def interval(values: NDArray[np.float64]) -> tuple[float, float] | None:
+    """The ends between which 95 % of the replicates lie; None where none is defined."""
+    if np.isnan(values).all():
+        return None
     tail = (1 - _LEVEL) / 2
-    return Bootstrap(
-        resampled="groups" if by_group else "images",
-        units=len(units),
-        intervals={
-            name: (float(np.nanquantile(values, tail)), float(np.nanquantile(values, 1 - tail)))
-            for name, values in figures.items()
-            if not np.isnan(values).all()
-        },
-    )
+    return float(np.nanquantile(values, tail)), float(np.nanquantile(values, 1 - tail))
 
 
-def _figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+def pooled_figures(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Pooled figures of each replicate, defined as in `training.matching`."""
     hit, extra, missed, pairs, false_nuclei, missed_nuclei, iou_sum, shared, union = sums.T
     truth, predicted = pairs + missed_nuclei, pairs + false_nuclei
-    quality = _ratio(pairs, (truth + predicted) / 2)
-    mean_iou = _ratio(iou_sum, pairs, empty=0.0)
+    quality = ratio(pairs, (truth + predicted) / 2)
+    mean_iou = ratio(iou_sum, pairs, empty=0.0)
     return {
-        "dice": _ratio(2 * hit, 2 * hit + extra + missed),
-        "aji": _ratio(shared, union),
+        "dice": ratio(2 * hit, 2 * hit + extra + missed),
+        "aji": ratio(shared, union),
         "pq": np.where(truth + predicted > 0, quality * mean_iou, 1.0),
         "f1_at_0.5": quality,
-        "count_bias": _ratio(predicted - truth, truth, empty=np.nan),
+        "count_bias": ratio(predicted - truth, truth, empty=np.nan),
     }
 
 
-def _ratio(
+def ratio(
     numerator: NDArray[np.float64], denominator: NDArray[np.float64], empty: float = 1.0
 ) -> NDArray[np.float64]:
+    """The quotient of each pair, `empty` where there is nothing to divide by."""
     full = np.full_like(denominator, empty)
     return np.divide(numerator, denominator, out=full, where=denominator > 0)

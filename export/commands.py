@@ -1,22 +1,31 @@
-"""The commands that work on released models: variants, the flags' reference, the results page."""
+"""The commands that work on released models: variants, flags' reference, results, comparison."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import track
 
-from export.arguments import Groups, ModelFile, RunDir, refusals_without_traceback
+from export.arguments import DataDir, Groups, ModelFile, RunDir, refusals_without_traceback
 from export.errors import ExportRefusedError
+from export.evaluate import choose_samples, evaluate
+from export.paired import compare as compare_files
+from export.paired import leaks, print_paired
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
     training_folders,
 )
 from service.inference.session import ModelSession
+from service.segmentation_result import SegmentOptions
+from service.segmenter import Segmenter
+
+WORSE: Final = 3
+"""Exit status of `compare` for a file that counts worse; 1 is a refusal and 2 a wrong call."""
 
 
 def quantize(
@@ -85,6 +94,8 @@ def reference(
             contract.separation,
             sources,
             progress=lambda items: track(items, "learning", console=console, transient=True),
+            # The first figures are those of the validation patients.
+            home=contract.metrics[0].dataset if contract.metrics else None,
         )
         if not values:
             raise ExportRefusedError(f"no training image of {run_dir} lies under {data_root}")
@@ -136,3 +147,83 @@ def report(
     with refusals_without_traceback():
         written = write_results(order)
     Console().print(f"wrote {', '.join(path.name for path in written)} into [bold]{out}[/]")
+
+
+def compare(
+    old: Annotated[
+        Path, typer.Argument(metavar="OLD.onnx", exists=True, dir_okay=False, help="File in use.")
+    ],
+    new: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NEW.onnx", exists=True, dir_okay=False, help="File that may replace it."
+        ),
+    ],
+    data_dir: DataDir,
+    groups: Groups = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write comparison.json into this folder.")
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(help="Resolution of the images, um/px; the models' by default.")
+    ] = None,
+) -> None:
+    """Does NEW count better than OLD, on patients that neither was trained on?
+
+    Both run through the service's own segmentation, each with its own thresholds, on the same
+    images. Exit status 0 for "better" and "no difference shown", 3 for "worse".
+    """
+    console = Console()
+    options = SegmentOptions(mpp=mpp)
+    with refusals_without_traceback():
+        samples = choose_samples(data_dir, groups)
+        sessions = [ModelSession.load(path) for path in (old, new)]
+        if sessions[0].digest == sessions[1].digest:
+            raise ExportRefusedError(f"{old} and {new} are the same file; name two")
+        evaluations = [
+            evaluate(
+                Segmenter(session),
+                samples,
+                dataset=data_dir.resolve().name,
+                split=f"groups {groups}" if groups else "all images",
+                options=options,
+                progress=lambda items: track(items, "segmenting", console=console, transient=True),
+            )
+            for session in sessions
+        ]
+        try:
+            paired = compare_files(evaluations[0], evaluations[1])
+        except ValueError as error:
+            raise ExportRefusedError(str(error)) from error
+    names = [f"{s.contract.name} {s.contract.version}" for s in sessions]
+    for role, session, evaluation in zip(("old", "new"), sessions, evaluations, strict=True):
+        seen = leaks(session.contract, evaluation.images)
+        if seen:
+            console.print(
+                f"[bold red]the {role} file was trained on {', '.join(seen)}[/]: its figures there "
+                "say nothing; choose patients that neither has seen with --groups",
+                highlight=False,
+                soft_wrap=True,
+            )
+    print_paired(paired, names[0], names[1], console)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        document = {
+            **paired.document(),
+            "models": {"old": evaluations[0].model, "new": evaluations[1].model},
+            "counts": [
+                {
+                    "stem": one.stem,
+                    "group": one.group,
+                    "annotated": one.instances.truth_count,
+                    "old": one.instances.predicted_count,
+                    "new": other.instances.predicted_count,
+                }
+                for one, other in zip(evaluations[0].images, evaluations[1].images, strict=True)
+            ],
+        }
+        text = json.dumps(document, indent=2) + "\n"
+        (out / "comparison.json").write_text(text, encoding="utf-8")
+        console.print(f"wrote {out / 'comparison.json'}", soft_wrap=True)
+    if paired.verdict == "worse":
+        raise typer.Exit(WORSE)

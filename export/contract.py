@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -27,6 +26,7 @@ from service.inference.contract import (
 )
 from training.config import TrainingConfig, load_config
 from training.lineage import INITIAL_FOLDER, teacher_folder
+from training.revision import source_revision
 
 DIVISOR_PX: Final = 32
 """The same as `training.architectures.DIVISOR`, which cannot be imported without Keras."""
@@ -193,27 +193,6 @@ def check_contract(metadata: Mapping[str, str]) -> ModelContract:
                 f"{problem.message}"
             )
     return contract
-
-
-def source_revision() -> str:
-    """The git commit of this checkout, `-dirty` where code was changed since; else `unknown`."""
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return "unknown"
-    git = ["git", "-C", str(root)]
-    try:
-        commit = subprocess.run(  # noqa: S603  fixed arguments
-            [*git, "rev-parse", "--verify", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changed = subprocess.run(  # noqa: S603  fixed arguments
-            [*git, "status", "--porcelain", "--", "training", "export", "service"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return f"{commit}-dirty" if changed else commit
 
 
 def _data_sources(run: TrainedRun) -> tuple[DataSource, ...]:

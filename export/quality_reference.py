@@ -1,21 +1,19 @@
 """Learn from the training images what the service's quality flags compare with.
 
 ```
- training images ─┬─ as they are ────────────┐
- (patients that   ├─ blurred, sigma 2 px ────┤
-  nothing is      ├─ hue turned ─────────────┼─► figures ─► Gaussians and thresholds
-  measured on)    └─ at half the resolution ─┘
+ training images ─► measure them, spoilt and not (`quality_measurements`) ─► figures ─┐
+ (patients that nothing is measured on)                                               ▼
+                                                           Gaussians and thresholds
 ```
 
-The figures are the service's own (`service.segmentation.quality_figures`). Whole images and, of
-large ones, their quarters are measured, so that the flags suit both. A threshold lies between clean
-and spoilt images, or beyond nearly all the clean ones where nothing was spoilt on purpose. Images
-that the model is calibrated and measured on take no part.
+A threshold lies between clean and spoilt images, or beyond nearly all the clean ones where nothing
+was spoilt on purpose. Images that the model is calibrated and measured on take no part.
 """
 
+import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,14 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.contract import TrainedRun
-from export.spoil import Pixels, add_noise, blur, halve, turn_hue
+from export.quality_measurements import Source, measure_source
 from service.inference.contract import SeparationSpec
 from service.inference.session import ModelSession
-from service.segmentation.instances import separate
-from service.segmentation.measurements import measure
-from service.segmentation.quality_figures import QualityFigures, measure_quality
+from service.segmentation.quality_figures import QualityFigures
 from service.segmentation.quality_reference import Comparison, Gaussian
-from service.segmentation.tiling import extract, plan_tiles, stitch
 from training.datasets import Sample, read_dataset
 
 MOST_IMAGES: Final = 96
@@ -38,29 +33,17 @@ MOST_IMAGES: Final = 96
 LEAST_ROWS: Final = 24
 """A Gaussian of seven figures needs a few more measurements than that."""
 
-BLUR_SIGMA_PX: Final = 2.0
-BLUR_NOISE_LEVELS: Final = 2.0
-HUE_TURNS_DEG: Final = (-90, -60, -30, -20, 20, 30, 60, 90, 180)
-QUARTERED_PX: Final = 512
 FALSE_ALARMS: Final = 0.03
 """Share of the training images on which each flag may fire."""
+TINT_FALSE_ALARMS: Final = 0.05
+"""The same for colours where there are nuclei: a hue turned by 30 degrees is hardly beyond them."""
+HOME_WEIGHT: Final = 0.8
+"""Weight of the data set that the model is for among those that it has learnt colours from."""
 _TISSUE_MARGIN: Final = 0.5
 _TISSUE_RANGE: Final = (0.02, 0.10)
-_SIZE_MARGIN: Final = 1.2
 _LEAST_MERGED: Final = 0.1
 
 _Rows = list[NDArray[np.float64]]
-
-
-@dataclass
-class _Source:
-    """What the images of one data set measured."""
-
-    clean: list[QualityFigures] = field(default_factory=list)
-    half: list[QualityFigures] = field(default_factory=list)
-    blurred: list[QualityFigures] = field(default_factory=list)
-    noisy: list[QualityFigures] = field(default_factory=list)
-    turned: dict[int, list[QualityFigures]] = field(default_factory=dict)
 
 
 def training_folders(run: TrainedRun, data_root: Path) -> list[Path]:
@@ -117,6 +100,8 @@ def learn_quality_reference(
     separation: SeparationSpec,
     sources: dict[str, list[Sample]],
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = iter,
+    *,
+    home: str | None = None,
 ) -> dict[str, float]:
     """Measure training images, and set every threshold.
 
@@ -125,85 +110,27 @@ def learn_quality_reference(
         separation: Its calibrated thresholds.
         sources: Training images by data set.
         progress: Shows how far the work is.
+        home: The data set that the model is for, the one of the patients it is validated on.
 
     Returns:
         The contract's `quality_reference`, as `QualityReference.from_values` reads it. What too few
         images support is left out, and the service then says that it cannot assess it.
     """
-    measured = []
-    for samples in sources.values():
-        source = _Source(turned={turn: [] for turn in HUE_TURNS_DEG})
-        for sample in progress(samples):
-            _measure_sample(sample.read()[0], session, separation, source)
-        measured.append(source)
-    clean = [figures for source in measured for figures in source.clean]
+    measured = {
+        name: measure_source(samples, session, separation, progress)
+        for name, samples in sources.items()
+    }
+    clean = [figures for source in measured.values() for figures in source.clean]
     if not clean:
         return {}
     values = {
         **_tissue_values(clean),
-        **_blur_values(measured),
-        **_stain_values(measured),
-        **_magnification_values(measured),
+        **_blur_values(list(measured.values())),
+        **_stain_values(measured, home),
+        **_scale_values(measured),
         **_merged_values(clean),
     }
     return {name: float(f"{value:.6g}") for name, value in values.items()}
-
-
-def _measure_sample(
-    pixels: Pixels, session: ModelSession, separation: SeparationSpec, source: _Source
-) -> None:
-    maps = _run(session, pixels)
-
-    def figures(some_pixels: Pixels, some_maps: Pixels) -> list[QualityFigures]:
-        parts = zip(_parts(some_pixels, pixels), _parts(some_maps, pixels), strict=True)
-        return [_figures(part, of_part, session, separation) for part, of_part in parts]
-
-    source.clean += figures(pixels, maps)
-    # Neither blur nor hue changes where the nuclei are: the network need not run again.
-    blurred = blur(pixels, BLUR_SIGMA_PX)
-    source.blurred += figures(blurred, maps)
-    source.noisy += figures(add_noise(blurred, BLUR_NOISE_LEVELS), maps)
-    for turn in source.turned:
-        source.turned[turn] += figures(turn_hue(pixels, turn), maps)
-    half = halve(pixels)
-    source.half += figures(half, _run(session, half))
-
-
-def _parts(array: Pixels, original: Pixels) -> Iterator[Pixels]:
-    """The whole, and its quarters where the original is large."""
-    yield array
-    if min(original.shape[:2]) >= QUARTERED_PX:
-        middle_y, middle_x = array.shape[0] // 2, array.shape[1] // 2
-        for rows in (slice(0, middle_y), slice(middle_y, 2 * middle_y)):
-            for columns in (slice(0, middle_x), slice(middle_x, 2 * middle_x)):
-                yield np.ascontiguousarray(array[rows, columns])
-
-
-def _run(session: ModelSession, pixels: Pixels) -> Pixels:
-    sizes = session.contract.input
-    height_px, width_px = pixels.shape[:2]
-    plan = plan_tiles(height_px, width_px, sizes.tile_px, sizes.halo_px, sizes.divisor)
-    tiles = [session.run(extract(pixels, plan, i, i + 1)) for i in range(len(plan))]
-    return stitch(np.concatenate(tiles), plan)
-
-
-def _figures(
-    pixels: Pixels, maps: Pixels, session: ModelSession, separation: SeparationSpec
-) -> QualityFigures:
-    labels = separate(
-        maps,
-        probability_threshold=separation.probability_threshold,
-        seed_threshold=separation.seed_threshold,
-        min_area_px=separation.min_area_um2 / session.contract.input.mpp**2,
-        min_mean_probability=separation.min_mean_probability,
-    )
-    return measure_quality(
-        pixels,
-        maps,
-        measure(labels, np.ascontiguousarray(maps[..., 0])),
-        probability_threshold=separation.probability_threshold,
-        seed_threshold=separation.seed_threshold,
-    )
 
 
 def _tissue_values(clean: Sequence[QualityFigures]) -> dict[str, float]:
@@ -211,7 +138,7 @@ def _tissue_values(clean: Sequence[QualityFigures]) -> dict[str, float]:
     return {"tissue.least_fraction": float(np.clip(lowest * _TISSUE_MARGIN, *_TISSUE_RANGE))}
 
 
-def _blur_values(sources: Sequence[_Source]) -> dict[str, float]:
+def _blur_values(sources: Sequence[Source]) -> dict[str, float]:
     """Halfway between the least sharp clean images and the sharpest blurred ones."""
     plain = [
         (clean.sharpness, blurred.sharpness)
@@ -237,66 +164,112 @@ def _middle(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
     return float(middle) / 2
 
 
-def _stain_values(sources: Sequence[_Source]) -> dict[str, float]:
+def _stain_values(sources: Mapping[str, Source], home: str | None) -> dict[str, float]:
     """One Gaussian a data set and turn: one over all turns would be too wide to see small ones."""
-    values: dict[str, float] = {}
-    for flag, rows_of in (("stain", _stains), ("colour", _colours)):
-        usual = [rows_of(source.clean) for source in sources]
-        shifted = [rows_of(rows) for source in sources for rows in source.turned.values()]
-        values |= _compare(flag, "shifted", usual, shifted)
-    return values
+    turned = {name: list(source.turned.values()) for name, source in sources.items()}
+    tints, colours = (
+        (
+            {name: [_present(map(of, both))] for name, both in usual.items()},
+            {
+                name: [_present(map(of, group)) for group in groups]
+                for name, groups in turned.items()
+            },
+        )
+        for of, usual in (
+            (_tints, {name: [*s.clean, *s.restained] for name, s in sources.items()}),
+            (_colour, {name: s.clean for name, s in sources.items()}),
+        )
+    )
+    return {
+        **_compare("tints", "shifted", *tints, false_alarms=TINT_FALSE_ALARMS, home=home),
+        # Dark and pale tissue tell less: what is even must not be called shifted.
+        **_compare("colour", "shifted", *colours, least_log_odds=0.0),
+    }
 
 
-def _stains(images: Sequence[QualityFigures]) -> _Rows:
-    return [figures.stain for figures in images if figures.stain is not None]
+def _scale_values(sources: Mapping[str, Source]) -> dict[str, float]:
+    """Sizes of nuclei as they are, and at half and at twice the resolution."""
+    usual = {name: [_present(map(_size, source.clean))] for name, source in sources.items()}
+    half = {name: [_present(map(_size, source.half))] for name, source in sources.items()}
+    double = {name: [_present(map(_size, source.double))] for name, source in sources.items()}
+    return {
+        **_compare("coarse", "changed", usual, half),
+        **_compare("fine", "changed", usual, double),
+    }
 
 
-def _colours(images: Sequence[QualityFigures]) -> _Rows:
-    return [figures.colour for figures in images if figures.colour is not None]
+def _tints(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.tints
 
 
-def _magnification_values(sources: Sequence[_Source]) -> dict[str, float]:
-    usual = [_scales(source.clean) for source in sources]
-    values = _compare("magnification", "coarse", usual, [_scales(s.half) for s in sources])
-    areas = [
-        figures.median_core_px
-        for source in sources
-        for figures in source.clean
-        if figures.median_core_px is not None
-    ]
-    if not values:
-        return {}
-    values["magnification.median_core_px"] = float(np.median(areas))
-    values["magnification.most_median_core_px"] = float(np.quantile(areas, 0.995)) * _SIZE_MARGIN
-    return values
+def _colour(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.colour
 
 
-def _scales(images: Sequence[QualityFigures]) -> _Rows:
-    return [figures.scale for figures in images if figures.scale is not None]
+def _size(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.size
+
+
+def _present(rows: Iterable[NDArray[np.float64] | None]) -> _Rows:
+    return [row for row in rows if row is not None]
 
 
 def _compare(
-    flag: str, changed_name: str, usual: Sequence[_Rows], changed: Sequence[_Rows]
+    flag: str,
+    changed_name: str,
+    usual: Mapping[str, Sequence[_Rows]],
+    changed: Mapping[str, Sequence[_Rows]],
+    *,
+    false_alarms: float = FALSE_ALARMS,
+    least_log_odds: float = -math.inf,
+    home: str | None = None,
 ) -> dict[str, float]:
-    """Fit both sides, and put the threshold where few clean images pass it."""
-    sides = []
-    for side in (usual, changed):
-        fitted = [Gaussian.fit(np.array(rows)) for rows in side if len(rows) >= LEAST_ROWS]
-        sides.append(tuple(fitted))
+    """Fit both sides, and put the threshold where few usual images pass it.
+
+    Args:
+        flag: Name of the comparison.
+        changed_name: Name of its second side.
+        usual: What the images of each data set measured.
+        changed: What they measured once they were spoilt, one group for each way to do it.
+        false_alarms: Share of the usual images that may pass the threshold.
+        least_log_odds: Least threshold.
+        home: The data set that matters most: it weighs `HOME_WEIGHT` in all, and its images alone
+            set the threshold. Default none: all weigh the same.
+    """
+    sides = [_fit(side, home) for side in (usual, changed)]
     if not all(sides):
         return {}
     comparison = Comparison(sides[0], sides[1], most_log_odds=0.0)
     # By data set, or the largest one would decide alone what is rare.
-    highest = [
-        np.quantile([comparison.log_odds(row) for row in rows], 1 - FALSE_ALARMS)
-        for rows in usual
+    highest = {
+        name: np.quantile([comparison.log_odds(row) for row in rows], 1 - false_alarms)
+        for name, (rows,) in usual.items()
         if len(rows) >= LEAST_ROWS
-    ]
-    values = {f"{flag}.most_log_odds": max(0.0, float(np.median(highest)))}
-    for name, parts in (("usual", sides[0]), (changed_name, sides[1])):
+    }
+    chosen = highest[home] if home in highest else np.median(list(highest.values()))
+    values = {f"{flag}.most_log_odds": max(least_log_odds, float(chosen))}
+    for name, parts in zip(("usual", changed_name), sides, strict=True):
         for number, part in enumerate(parts):
             values |= part.values(f"{flag}.{name}.{number}")
     return values
+
+
+def _fit(side: Mapping[str, Sequence[_Rows]], home: str | None) -> tuple[Gaussian, ...]:
+    """Fit a Gaussian to each group of enough rows; one that weighs more has a higher offset."""
+    fitted = {
+        name: [Gaussian.fit(np.array(rows)) for rows in groups if len(rows) >= LEAST_ROWS]
+        for name, groups in side.items()
+    }
+    fitted = {name: parts for name, parts in fitted.items() if parts}
+    if home not in fitted or len(fitted) < 2:
+        return tuple(part for parts in fitted.values() for part in parts)
+    total = sum(map(len, fitted.values()))
+    weighted = []
+    for name, parts in fitted.items():
+        share = HOME_WEIGHT if name == home else (1 - HOME_WEIGHT) / (len(fitted) - 1)
+        more = math.log(share * total / len(parts))
+        weighted += [replace(part, offset=part.offset + more) for part in parts]
+    return tuple(weighted)
 
 
 def _merged_values(clean: Sequence[QualityFigures]) -> dict[str, float]:

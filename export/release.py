@@ -265,6 +265,7 @@ def _quality_reference(
         calibration.separation,
         sources,
         progress=lambda samples: _track(samples, "learning what is usual", console),
+        home=order.validation_dir.resolve().name,
     )
     images = sum(map(len, sources.values()))
     if values:

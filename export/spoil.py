@@ -30,3 +30,13 @@ def add_noise(pixels: Pixels, levels: float) -> Pixels:
     """Add a camera's noise, the same on every call, of a standard deviation in grey levels."""
     noisy = pixels + np.random.default_rng(0).normal(0, levels, pixels.shape)
     return np.clip(np.round(noisy), 0, 255).astype(np.uint8)
+
+
+def double_middle(pixels: Pixels) -> Pixels:
+    """Enlarge the middle of an image, half as high and wide, to twice the resolution."""
+    height, width = max(1, pixels.shape[0] // 2), max(1, pixels.shape[1] // 2)
+    top, left = (pixels.shape[0] - height) // 2, (pixels.shape[1] - width) // 2
+    middle = pixels[top : top + height, left : left + width]
+    return np.asarray(
+        cv2.resize(middle, (2 * width, 2 * height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+    )

@@ -5,8 +5,8 @@ or documenting the application costs nothing and two applications never share an
 """
 
 import asyncio
-import contextlib
 import functools
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -25,6 +25,8 @@ from service.api import (
     deliveries,
     health,
     models,
+    order_answers,
+    orders,
     pages,
     problem_types,
     record_schemas,
@@ -40,6 +42,7 @@ from service.api.documentation import document_guards
 from service.api.exact_document import drop_null, restore_examples, say_items
 from service.api.example_requests import document_example_requests
 from service.api.idempotency import IdempotencyKeys
+from service.api.inbound import listening
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.problems import problem_response, register_problem_handlers
@@ -47,14 +50,13 @@ from service.api.quota import CallerQuota
 from service.api.recording import audit_activation
 from service.api.state import ServiceState
 from service.api.work import WorkPool
+from service.background import delivery, retention
 from service.engine import open_engine
 from service.errors import FatalProviderError, KaryonError
 from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
-from service.jobs.carrier import Carrier, Patience
-from service.lims.adapters import open_adapter
 from service.middleware import (
     AccessLogMiddleware,
     BodyBoundMiddleware,
@@ -63,9 +65,9 @@ from service.middleware import (
 )
 from service.provenance.keys import open_keyring
 from service.records.database import Database
+from service.records.probe import RecordsProbe
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
-from service.records.retention import keep_purging
 from service.roster import Roster
 from service.segmenter import Segmenter
 from service.settings import Settings
@@ -81,11 +83,13 @@ problem documents whose types are explained under `/problems`.
 
 {schemas.RESEARCH_USE_ONLY}"""
 
+_THREAD_TURN_S = 0.001
 _TAGS = [
     {"name": "segmentation", "description": "Images in, counts and masks out."},
     {"name": "models", "description": "What is loaded, and where it comes from."},
     {"name": "provenance", "description": "How results are verified."},
     {"name": "results", "description": "What was recorded, and the audit trail."},
+    {"name": "orders", "description": "What the laboratory asks for."},
     {"name": "operations", "description": "Probes and metrics."},
     {"name": "problems", "description": "What the error types mean."},
 ]
@@ -97,13 +101,15 @@ def open_repository(settings: Settings) -> ModelRepository:
     Raises:
         KaryonError: A model, or the provider or precision asked for, is not as it must be.
     """
+    plan = plan_lanes(settings.concurrency, settings.threads)
     return ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
         provider=settings.provider,
         precision=settings.precision,
         options=RuntimeOptions(
-            threads=plan_lanes(settings.concurrency, settings.threads).threads,
+            threads=plan.threads,
+            streams=plan.lanes,
             device_id=settings.device_id,
             gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
             use_tf32=settings.use_tf32,
@@ -136,6 +142,9 @@ def open_service(
     keyring = open_keyring(settings.data_dir, settings.signing_key)
     # OpenCV's own threads would only fight with those of the workers and of the model.
     cv2.setNumThreads(1)
+    # A lane that comes back from the model, and the event loop, wait this long for a worker that
+    # runs Python: Python's own 5 ms are a tenth of a tile.
+    sys.setswitchinterval(_THREAD_TURN_S)
     repository = open_repository(settings)
 
     def open_segmenter(session: ModelSession) -> tuple[Segmenter, Callable[[], None]]:
@@ -180,6 +189,7 @@ def open_service(
         keyring=keyring,
         shadow=shadow,
         recorder=recorder,
+        records_probe=None if recorder is None else RecordsProbe(recorder.database),
         idempotency_keys=keys,
         tokens=tokens,
     )
@@ -222,6 +232,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
         schemas.Problem,
         *record_schemas.ANSWERS,
         *deliveries.ANSWERS,
+        *order_answers.ANSWERS,
     )
     _, extra = models_json_schema(
         [
@@ -247,47 +258,6 @@ def _document(app: FastAPI) -> dict[str, Any]:
     document["components"]["schemas"] = dict(sorted(components.items()))
     say_items(document["components"])
     return document
-
-
-@asynccontextmanager
-async def _retention(state: ServiceState) -> AsyncIterator[None]:
-    """Purge what is too old while the service runs."""
-    days = (state.settings.retention_days, state.settings.image_retention_days)
-    if state.recorder is None or days == (None, None):
-        yield
-        return
-    task = asyncio.create_task(
-        keep_purging(state.recorder, result_days=days[0], image_days=days[1])
-    )
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-
-@asynccontextmanager
-async def _delivery(state: ServiceState) -> AsyncIterator[None]:
-    """Carry the outbox to its destinations while the service runs."""
-    settings = state.settings
-    if state.recorder is None or not settings.deliveries:
-        yield
-        return
-    carrier = Carrier(
-        state.recorder,
-        {item.name: open_adapter(item, settings.reporting) for item in settings.deliveries},
-        Patience(
-            timeout_s=settings.delivery_timeout_s,
-            first_retry_s=settings.delivery_first_retry_s,
-            give_up_days=settings.delivery_give_up_days,
-        ),
-    )
-    carrier.start()
-    try:
-        yield
-    finally:
-        await carrier.close()
 
 
 def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
@@ -316,7 +286,11 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         if lifecycle.phase is Phase.STARTING:
             lifecycle.phase = Phase.READY
         try:
-            async with _retention(state), _delivery(state):
+            async with (
+                retention(state),
+                delivery(state, metrics.deliveries),
+                listening(state, lifecycle),
+            ):
                 yield {"service": state}
         finally:
             lifecycle.phase = Phase.DRAINING
@@ -361,6 +335,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
         results.router,
         review.router,
         deliveries.router,
+        orders.router,
         audit.router,
         health.router,
         problem_types.router,

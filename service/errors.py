@@ -99,6 +99,47 @@ class DeliverySupersededError(KaryonError):
     """A later state of the result is on its way, or there, already; the older would undo it."""
 
 
+class DeliveryHeldError(KaryonError):
+    """The result of the delivery waits for its order and is sent nowhere before that comes."""
+
+
+class UnknownOrderError(KaryonError):
+    """No order of that id is recorded, or it was purged."""
+
+
+class UnknownAccessionError(KaryonError):
+    """No order that still stands has the image's accession number, and the settings ask for one."""
+
+
+class AmbiguousOrderError(UnknownAccessionError):
+    """Several orders have the accession number, and nothing tells which one the image answers."""
+
+
+class UnusableOrderError(KaryonError):
+    """An order message can be read, but not be carried out.
+
+    Attributes:
+        location: Where in the message, such as `OBR^1^18` or `entry.0.resource.identifier`.
+        code: HL7's error code, table 0357.
+    """
+
+    def __init__(self, message: str, *, location: str = "", code: int = 101) -> None:
+        super().__init__(message)
+        self.location = location
+        self.code = code
+
+
+class OrderConflictError(UnusableOrderError):
+    """The order stands in a way that does not allow this."""
+
+    def __init__(self, message: str, *, location: str = "") -> None:
+        super().__init__(message, location=location, code=205)
+
+
+class MalformedOrderError(UnusableOrderError):
+    """The message cannot be read, or is of another kind, version or mode than is taken here."""
+
+
 class IdempotencyKeyReusedError(KaryonError):
     """The idempotency key was used before, for a request with another content."""
 
@@ -195,6 +236,10 @@ class FatalProviderError(NotReadyError):
 
 class ClientGoneError(Exception):
     """The client closed the connection before its work was done; nobody reads an answer."""
+
+
+class ListenerError(KaryonError):
+    """The MLLP listener cannot listen where it was told to."""
 
 
 class DatabaseError(KaryonError):

@@ -26,6 +26,7 @@ class SegmentOptions:
         mpp: Resolution of the image in micrometres per pixel, 0.05 to 5; overrules the image's own.
         seed_threshold: Least value of the distance map in a seed, between 0 and 1.
         min_mean_probability: Least mean probability of a nucleus, 0 to below 1.
+        keep_distance: Whether the distance map is handed out too.
     """
 
     probability_threshold: float | None = None
@@ -34,6 +35,7 @@ class SegmentOptions:
     mpp: float | None = None
     seed_threshold: float | None = None
     min_mean_probability: float | None = None
+    keep_distance: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Segmentation:
             not.
         count_interval: Where an annotator's count is expected; None where the model states none, or
             none that holds under these options.
+        distance: Distance to the nucleus's own edge, shape (H, W), uint8, 0..255 for 0..1; None
+            unless it was asked for.
     """
 
     labels: NDArray[np.int32]
@@ -101,6 +105,7 @@ class Segmentation:
     timings_ms: dict[str, float]
     quality: tuple[QualityFlag, ...] = ()
     count_interval: CountInterval | None = None
+    distance: NDArray[np.uint8] | None = None
 
     @property
     def review_recommended(self) -> bool:

@@ -96,7 +96,8 @@ class Segmenter:
             The nuclei, in the caller's pixels.
 
         Raises:
-            InvalidParameterError: An option is out of its range, or both least areas are given.
+            InvalidParameterError: An option is out of its range, both least areas are given, or the
+                model has no distance map.
             ImageTooLargeError: At the model's resolution the image would exceed the bound.
             DeadlineExceededError: The ticket's deadline passed; checked between tiles and stages.
             ClientGoneError: The ticket was given up.
@@ -106,6 +107,8 @@ class Segmenter:
             raise ValueError(f"pixels of shape {pixels.shape}, {pixels.dtype}: not (H, W, 3) uint8")
         mpp, mpp_source = self._resolve_mpp(image_mpp, options)
         resolved = self._resolve_options(mpp, options)
+        if options.keep_distance:
+            self._check_distance()
         ticket = Ticket() if ticket is None else ticket
         height_px, width_px = pixels.shape[:2]
         scale, size = self._native_size(height_px, width_px, mpp)
@@ -124,9 +127,11 @@ class Segmenter:
             min_mean_probability=resolved.min_mean_probability,
         )
         probability = np.ascontiguousarray(maps[..., 0])
+        distance = np.ascontiguousarray(maps[..., 1]) if options.keep_distance else None
         if scale != 1:
             labels = resize_labels(labels, (height_px, width_px))
             probability = resize_maps(probability, (height_px, width_px))
+            distance = None if distance is None else resize_maps(distance, (height_px, width_px))
         clock.lap("separation")
         nuclei = measure(labels, probability)
         clock.lap("measurement")
@@ -170,6 +175,7 @@ class Segmenter:
             count_interval=(
                 self._count_interval(len(nuclei), resolved, mpp) if scale == 1 else None
             ),
+            distance=distance,
         )
 
     @property
@@ -217,6 +223,15 @@ class Segmenter:
         if image_mpp is not None and LEAST_MPP <= image_mpp <= GREATEST_MPP:
             return image_mpp, "image"
         return self._session.contract.input.mpp, "assumed_native"
+
+    def _check_distance(self) -> None:
+        contract = self._session.contract
+        if "distance" not in contract.output.channels:
+            raise InvalidParameterError(
+                f"mask=distance: {contract.name} has no distance map, it separates nuclei by their"
+                " shape alone",
+                parameter="mask",
+            )
 
     def _resolve_options(self, mpp: float, options: SegmentOptions) -> ResolvedOptions:
         separation = self._session.contract.separation

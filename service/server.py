@@ -172,18 +172,26 @@ def server_config(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def refuse_open_door(settings: Settings) -> str | None:
     """Return why the service must not listen as it is set up, or None.
 
     Whoever reaches an unguarded port reads every result; it may only happen on purpose.
     """
-    if settings.auth == "required" or settings.allow_anonymous:
-        return None
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = settings.host == "localhost"
-    if local:
+    mllp = settings.mllp_address
+    if mllp is not None and not settings.mllp_allow_anonymous and not _is_local(mllp[0]):
+        return (
+            f"{mllp[0]} can be reached from other machines, and MLLP has no logins: whoever reaches"
+            " the port places and cancels orders. Listen on 127.0.0.1 behind a gateway, or, on a"
+            " network that is guarded otherwise, set KARYON_MLLP_ALLOW_ANONYMOUS=true."
+        )
+    if settings.auth == "required" or settings.allow_anonymous or _is_local(settings.host):
         return None
     return (
         f"{settings.host} can be reached from other machines and nobody would have to log in. Set"

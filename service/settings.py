@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -169,10 +169,28 @@ class Settings(BaseSettings):
     idempotency_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
 
+    # --- which orders it takes ---
+    unknown_accession: Literal["accept", "refuse", "hold"] = "accept"
+    """What becomes of an image with an accession number that no order has: `accept` answers and
+    delivers it, `refuse` answers 422, `hold` delivers nothing before the order comes."""
+    max_order_bytes: int = Field(default=1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    """Most bytes of an order message, over HTTP (over it 413) and MLLP."""
+    mllp_listen: Annotated[str | None, Field(pattern=r"^[^\s/@]+:[0-9]{1,5}$")] = None
+    """`host:port` on which order messages are taken over MLLP; unset takes none."""
+    mllp_allow_anonymous: bool = False
+    """Whether that may be beyond this machine: MLLP has no logins, whatever `auth` says."""
+    mllp_frame_timeout_s: float = Field(default=30.0, gt=0.0, le=600.0)
+    """Seconds that a message may take to arrive over MLLP."""
+    mllp_idle_timeout_s: float = Field(default=3600.0, gt=0.0)
+    """Seconds that a connection may be silent between two messages."""
+    mllp_max_connections: int = Field(default=32, ge=1, le=10_000)
+    """Most MLLP connections at once; one more is closed."""
+
     # --- whom it delivers to ---
     deliveries: tuple[Destination, ...] = ()
     """Where results and reviews are delivered, a JSON list of objects with `name`, `kind`
-    (`webhook`, `fhir`, `mllp`) and what the kind needs (docs/lims.md); empty delivers nothing."""
+    (`webhook`, `fhir`, `mllp`, `senaite`) and what the kind needs (docs/lims.md); empty delivers
+    nothing."""
     delivery_timeout_s: float = Field(default=20.0, gt=0.0, le=600.0)
     """Seconds that an attempt to deliver may take."""
     delivery_first_retry_s: float = Field(default=5.0, gt=0.0, le=3600.0)
@@ -203,6 +221,23 @@ class Settings(BaseSettings):
             raise ValueError("oidc_issuer and oidc_audience go together")
         if self.oidc_issuer is not None and self.auth == "off":
             raise ValueError("oidc_issuer is of no effect with auth=off; set auth=required")
+        return self
+
+    @property
+    def mllp_address(self) -> tuple[str, int] | None:
+        """Host and port of the MLLP listener; None where there is none."""
+        if self.mllp_listen is None:
+            return None
+        host, _, port = self.mllp_listen.rpartition(":")
+        return host.removeprefix("[").removesuffix("]"), int(port)
+
+    @model_validator(mode="after")
+    def _check_orders(self) -> Self:
+        """Refuse an order's listener without a place to file them, or without a port."""
+        if self.mllp_address is not None and self.mllp_address[1] > 65_535:
+            raise ValueError("mllp_listen names a port beyond 65535")
+        if not self.records and (self.mllp_listen or self.unknown_accession != "accept"):
+            raise ValueError("mllp_listen and unknown_accession need records: orders lie there")
         return self
 
     @model_validator(mode="after")

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
+from service.delivery_metrics import DeliveryMetrics
 from service.settings import Settings
 
 # Around the objective: a 512x512 tile takes tens of milliseconds, a 64-megapixel image a minute.
@@ -192,6 +193,7 @@ class Metrics:
             registry=self.registry,
         )
         self._shadow = ShadowMetrics(self.registry)
+        self.deliveries = DeliveryMetrics(self.registry)
         self.waiting = 0
         self.working = 0
 

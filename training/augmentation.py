@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from training.stain import jitter_stains
+from training.stain import Method, Stain, jitter_stains, normalise_stain
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Augmentation:
         stain: half-width of the stain scale (see `jitter_stains`).
         brightness: largest relative gain: scanners whiten differently.
         blur_px: largest Gaussian sigma, px, given to a fifth of the crops.
+        stain_normalisation: how crops are given the stain of another training image.
+        stain_normalisation_share: probability that a crop is.
     """
 
     scale: float = 0.25
@@ -28,6 +30,8 @@ class Augmentation:
     stain: float = 0.25
     brightness: float = 0.2
     blur_px: float = 1.2
+    stain_normalisation: Method = "none"
+    stain_normalisation_share: float = 0.5
 
 
 def random_crop(
@@ -39,6 +43,7 @@ def random_crop(
     *,
     nucleus_share: float,
     soft: bool = False,
+    stains: tuple[Stain | None, Stain | None] = (None, None),
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Cut one augmented crop by a single resampling of image and targets.
 
@@ -51,6 +56,7 @@ def random_crop(
         nucleus_share: probability that the crop is centred on a nucleus pixel instead of
             anywhere. This balances the classes and still shows empty tissue.
         soft: whether the nucleus map holds probabilities; else it stays 0 or 255.
+        stains: of this image and of the one whose stain the crop is given, if any.
 
     Returns:
         Crop (crop_px, crop_px, 3) and its targets (crop_px, crop_px, C), both uint8.
@@ -80,7 +86,8 @@ def random_crop(
     moved = moved.reshape(crop_px, crop_px, targets.shape[-1])
     if not soft:
         moved[..., 0] = np.where(moved[..., 0] > 127, 255, 0)
-    return _recolour(crop.astype(np.uint8), random, augmentation), moved.astype(np.uint8)
+    crop = normalise_stain(crop.astype(np.uint8), *stains)
+    return _recolour(crop, random, augmentation), moved.astype(np.uint8)
 
 
 def _centre(

@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: learning rate, record, TensorBoard, progress."""
+"""What happens around the steps of a run: learning rate, record, TensorBoard."""
 
 import json
 import math
@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as RichProgress,
-)
 
 from training.config import TrainingConfig
 from training.crops import CropDataset
-from training.run_state import RunState, read_history, write_history
+from training.history import read_history, score, write_history
+from training.run_state import RunState
 
 
 def learning_rate_at(step: int, config: TrainingConfig) -> float:
@@ -158,12 +149,6 @@ class RunRecorder(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def score(row: dict[str, float], config: TrainingConfig) -> float:
-    """The monitored value of an epoch, turned so that more is better."""
-    value = row[config.monitor]
-    return -value if config.monitor == "val_loss" else value
-
-
 def save_model(model: keras.Model, path: Path) -> None:
     """Write a model as float32, without optimizer, atomically.
 
@@ -231,54 +216,3 @@ class TensorBoardWriter(keras.callbacks.Callback):
         del logs
         if self._writer is not None:
             self._writer.close()
-
-
-class Progress(keras.callbacks.Callback):
-    """A live bar over the steps of the epoch, and a line an epoch that stays."""
-
-    def __init__(self, config: TrainingConfig) -> None:
-        super().__init__()
-        self._config = config
-        self._bar = RichProgress(
-            TextColumn("epoch {task.fields[epoch]:>3}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  Dice {task.fields[dice]:.3f}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        self._task = self._bar.add_task(
-            "steps", total=config.steps_per_epoch, epoch=0, loss=float("nan"), dice=0.0
-        )
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Show the bar."""
-        del logs
-        self._bar.start()
-
-    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Take the bar away, also after an interrupt."""
-        del logs
-        self._bar.stop()
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Start at zero."""
-        del logs
-        self._bar.reset(self._task, epoch=epoch + 1, loss=float("nan"), dice=0.0)
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Advance."""
-        logs = logs or {}
-        self._bar.update(
-            self._task, completed=batch + 1, loss=float(logs["loss"]), dice=float(logs["dice"])
-        )
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Leave one line."""
-        logs = logs or {}
-        self._bar.console.print(
-            f"epoch {epoch + 1:>3}/{self._config.epochs}  "
-            f"loss {logs['loss']:.3f}  Dice {logs['dice']:.3f}  |  validation "
-            f"loss {logs['val_loss']:.3f}  Dice {logs['val_dice']:.3f}  "
-            f"IoU {logs['val_iou']:.3f}  AP {logs['val_average_precision']:.3f}"
-        )

@@ -56,6 +56,12 @@ class AugmentationConfig(_Frozen):
     stain: float = Field(0.25, ge=0, lt=1)
     brightness: float = Field(0.2, ge=0, lt=1)
     blur_px: float = Field(1.2, ge=0)
+    stain_normalisation: Literal["none", "macenko", "reinhard"] = Field(
+        "none", description="Give crops the stain of another training image, by this method."
+    )
+    stain_normalisation_share: float = Field(
+        0.5, ge=0, le=1, description="Share of the crops that are given one."
+    )
 
 
 class TrainingConfig(_Frozen):

@@ -1,6 +1,6 @@
 """Batches of crops for Keras: a pure function of seed, epoch and step, so that runs resume."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.augmentation import Augmentation, random_crop
-from training.datasets import Sample
+from training.datasets import DatasetError, Sample
+from training.stain import Stain, estimate_stain
 from training.targets import make_targets
 
 Batch = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -36,6 +37,27 @@ def load_images(samples: Sequence[Sample], channels: int) -> list[LoadedImage]:
         pixels, labels = sample.read()
         images.append(LoadedImage(pixels, make_targets(labels, channels)))
     return images
+
+
+def check_crop(name: str, images: Sequence[LoadedImage], crop_px: int) -> None:
+    """Refuse crops that are larger than every image: they would be reflections for the most part.
+
+    Args:
+        name: of the source.
+        images: its training images.
+        crop_px: side of a crop.
+
+    Raises:
+        training.datasets.DatasetError: with the largest crop that fits.
+    """
+    side_px = max(min(image.pixels.shape[:2]) for image in images)
+    if crop_px > side_px:
+        fits = side_px // 32 * 32
+        remedy = f"set crop_px = {fits}" if fits else "use images of 32 px or more"
+        raise DatasetError(
+            f"crop_px is {crop_px}, but the largest image of {name} is {side_px} px on its shorter "
+            f"side; {remedy}"
+        )
 
 
 class CropDataset(keras.utils.PyDataset):
@@ -67,6 +89,11 @@ class CropDataset(keras.utils.PyDataset):
         self._augmentation = augmentation
         self._nucleus_share = nucleus_share
         self._seed = seed
+        self._stains = [
+            [estimate_stain(image.pixels, augmentation.stain_normalisation) for image in images]
+            for images in self._sources
+        ]
+        self._targets = [stain for of in self._stains for stain in of if stain is not None]
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -77,8 +104,9 @@ class CropDataset(keras.utils.PyDataset):
         random = np.random.default_rng([self._seed, self.epoch, index])
         crops, maps = [], []
         for _ in range(self._batch_size):
-            images = self._sources[int(random.choice(len(self._sources), p=self._weights))]
-            image = images[int(random.integers(len(images)))]
+            source = int(random.choice(len(self._sources), p=self._weights))
+            number = int(random.integers(len(self._sources[source])))
+            image = self._sources[source][number]
             crop, target = random_crop(
                 image.pixels,
                 image.targets,
@@ -87,10 +115,18 @@ class CropDataset(keras.utils.PyDataset):
                 self._augmentation,
                 nucleus_share=self._nucleus_share,
                 soft=image.soft,
+                stains=(self._stains[source][number], self._draw_target(random)),
             )
             crops.append(crop)
             maps.append(target)
         return _as_batch(crops, maps)
+
+    def _draw_target(self, random: np.random.Generator) -> Stain | None:
+        """The stain of a random training image, or None; draws nothing where it is turned off."""
+        share = self._augmentation.stain_normalisation_share
+        if share <= 0 or not self._targets or random.random() >= share:
+            return None
+        return self._targets[int(random.integers(len(self._targets)))]
 
 
 def validation_tiles(images: Sequence[LoadedImage], tile_px: int) -> Batch:
@@ -105,16 +141,29 @@ def validation_tiles(images: Sequence[LoadedImage], tile_px: int) -> Batch:
     """
     tiles, maps = [], []
     for image in images:
-        height, width = image.pixels.shape[:2]
-        pad = ((0, -height % tile_px), (0, -width % tile_px), (0, 0))
-        pixels = np.pad(image.pixels, pad, mode="symmetric")
-        targets = np.pad(image.targets, pad, mode="symmetric")
-        for top in range(0, pixels.shape[0], tile_px):
-            for left in range(0, pixels.shape[1], tile_px):
-                window = np.s_[top : top + tile_px, left : left + tile_px]
-                tiles.append(pixels[window])
-                maps.append(targets[window])
+        for _, pixels, targets in cut_tiles(image, tile_px):
+            tiles.append(pixels)
+            maps.append(targets)
     return _as_batch(tiles, maps)
+
+
+def cut_tiles(
+    image: LoadedImage, tile_px: int
+) -> Iterator[tuple[tuple[int, int], NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Cut one image as `validation_tiles` does.
+
+    Yields:
+        (x, y) of the tile's corner in the image, its pixels (tile_px, tile_px, 3) and its targets
+        (tile_px, tile_px, C), both uint8.
+    """
+    height, width = image.pixels.shape[:2]
+    pad = ((0, -height % tile_px), (0, -width % tile_px), (0, 0))
+    pixels = np.pad(image.pixels, pad, mode="symmetric")
+    targets = np.pad(image.targets, pad, mode="symmetric")
+    for top in range(0, pixels.shape[0], tile_px):
+        for left in range(0, pixels.shape[1], tile_px):
+            window = np.s_[top : top + tile_px, left : left + tile_px]
+            yield (left, top), pixels[window], targets[window]
 
 
 def _as_batch(pixels: list[NDArray[np.uint8]], maps: list[NDArray[np.uint8]]) -> Batch:

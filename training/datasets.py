@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,6 +27,10 @@ DEFAULT_GROUP_PATTERN = r"^(.*?)[_-]?\d+$"
 """The stem without its last number: `tnbc_p07_2` belongs to `tnbc_p07`."""
 
 _UNREADABLE = "not an image that OpenCV reads; export it again as PNG or TIFF, or remove it"
+
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_MOST_PIECES = 3
+"""A real nucleus may be cut into so many pieces by another one or by the image's border."""
 
 Kind = Literal["instances", "binary"]
 
@@ -61,12 +65,13 @@ class Sample:
             is separated into connected components (8-neighbourhood), all that it allows.
 
         Raises:
-            DatasetError: when a file is unreadable, the sizes differ, or labels are in colour.
+            DatasetError: when a file is unreadable, the sizes differ, labels are in colour, or the
+                values are not those of its kind of annotation.
         """
         bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
         if bgr is None:
             raise DatasetError(f"{self.image_path}: {_UNREADABLE}")
-        raw = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
+        raw: Any = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
         if raw is None:
             raise DatasetError(f"{self.label_path}: {_UNREADABLE}")
         if raw.ndim == 3:
@@ -85,9 +90,38 @@ class Sample:
             )
         pixels = np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
         if self.kind == "instances":
+            _check_labels(self.label_path, raw)
             return pixels, raw.astype(np.int32)
+        _check_mask(self.label_path, raw)
         _, components = cv2.connectedComponents((raw > 0).astype(np.uint8), connectivity=8)
         return pixels, components.astype(np.int32)
+
+
+def _check_labels(path: Path, raw: NDArray[np.integer]) -> None:
+    """Refuse a binary mask where instance labels should be: it is one nucleus all over."""
+    values = np.unique(raw)
+    if values[values > 0].size == 1:
+        pieces = cv2.connectedComponents((raw > 0).astype(np.uint8), connectivity=8)[0] - 1
+        if pieces > _MOST_PIECES:
+            raise DatasetError(
+                f"{path}: one number ({values[-1]}) for {pieces} separate nuclei, so it is a "
+                "binary mask; rename the folder labels/ to masks/, or give each nucleus its number"
+            )
+
+
+def _check_mask(path: Path, raw: NDArray[np.integer]) -> None:
+    """Refuse what is not two values, one of them 0: labels in masks/, smoothed edges, classes."""
+    values = np.unique(raw)
+    if values.size > 2:
+        raise DatasetError(
+            f"{path}: {values.size} different values, and a mask has two, 0 and 255; if each "
+            "nucleus has its number rename masks/ to labels/, else save it without smoothing"
+        )
+    if values.size == 2 and values[0] != 0:
+        raise DatasetError(
+            f"{path}: the values are {values[0]} and {values[1]}, and background must be 0; save "
+            "0 for background and 255 for nuclei"
+        )
 
 
 def read_dataset(root: Path, *, group_pattern: str = DEFAULT_GROUP_PATTERN) -> list[Sample]:
@@ -121,24 +155,54 @@ def _read_simple(root: Path, group_pattern: re.Pattern[str]) -> list[Sample]:
             f"{root}: images/ is there, but neither labels/ nor masks/; labels/ takes one number a "
             "nucleus, masks/ black and white"
         )
-    annotations = {p.stem: p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES}
-    images = sorted(p for p in (root / "images").iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    annotations = _by_stem(folder)
+    images = _by_stem(root / "images")
     if not images:
         raise DatasetError(
             f"{root / 'images'}: no image; put the images there as {', '.join(IMAGE_SUFFIXES)}"
         )
-    missing = [path.name for path in images if path.stem not in annotations]
+    _check_pairs(images, annotations, folder)
+    samples = []
+    for stem, path in images.items():
+        match = group_pattern.match(stem)
+        group = match.group(1) if match and match.group(1) else stem
+        samples.append(Sample(stem, group, path, annotations[stem], kind))
+    return samples
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
+        if path.stem in found:
+            raise DatasetError(
+                f"{folder}: {found[path.stem].name} and {path.name} differ in their ending alone, "
+                "and annotations are found by the name before it; remove or rename one"
+            )
+        found[path.stem] = path
+    return found
+
+
+def _check_pairs(images: Mapping[str, Path], annotations: Mapping[str, Path], folder: Path) -> None:
+    """Refuse images and annotations that do not belong together one by one."""
+    missing = [path.name for stem, path in images.items() if stem not in annotations]
+    spare = [path.name for stem, path in annotations.items() if stem not in images]
     if missing:
+        hint = f" ({spare[0]} has no image)" if spare else ""
         raise DatasetError(
             f"{folder}: no annotation for {len(missing)} of {len(images)} images, first "
-            f"{missing[0]}; annotation and image share their stem"
+            f"{missing[0]}{hint}; annotation and image share their stem"
         )
-    samples = []
-    for path in images:
-        match = group_pattern.match(path.stem)
-        group = match.group(1) if match and match.group(1) else path.stem
-        samples.append(Sample(path.stem, group, path, annotations[path.stem], kind))
-    return samples
+    if spare:
+        raise DatasetError(
+            f"{folder}: {len(spare)} annotations without an image, first {spare[0]}; put the image "
+            "into images/ under the same stem, or remove the annotation"
+        )
+    lossy = [path.name for path in annotations.values() if path.suffix.lower() in _LOSSY_SUFFIXES]
+    if lossy:
+        raise DatasetError(
+            f"{folder}: {lossy[0]} is a JPEG, whose compression changes the values at every edge; "
+            "export annotations as PNG (a JPEG saved again as PNG keeps the damage)"
+        )
 
 
 def _read_tnbc(slides: Sequence[Path]) -> list[Sample]:
@@ -198,15 +262,24 @@ def split_by_group(
 def check_splits(
     train: Mapping[str, Sequence[Sample]], validation: Mapping[str, Sequence[Sample]]
 ) -> None:
-    """Refuse data in which an image that is held out is trained on under another name.
+    """Refuse data in which a patient or an image that is held out is trained on in another source.
 
     Args:
         train: training samples by source name.
         validation: validation samples by source name.
 
     Raises:
-        DatasetError: when two sources share an image, byte by byte, on both sides.
+        DatasetError: when two sources share a patient, or an image, byte by byte, on both sides.
     """
+    for held_name, held_samples in validation.items():
+        patients = {sample.group for sample in held_samples}
+        for name, samples in train.items():
+            both = sorted(patients & {sample.group for sample in samples})
+            if both:
+                raise DatasetError(
+                    f"patient {both[0]} is held out in {held_name} and trained on in {name}; hold "
+                    "it out in both, or, if they are two patients, rename the files of one"
+                )
     held_out = {
         hashlib.sha256(sample.image_path.read_bytes()).digest(): (name, sample)
         for name, samples in validation.items()

@@ -87,4 +87,4 @@ def average_view(model: keras.Model, pixels: NDArray[np.uint8], views: int) -> N
     batch = np.stack([np.flip(padded, flip) for flip in flips]).astype(np.float32)
     maps = np.asarray(model.predict_on_batch(batch), np.float32)
     back = [np.flip(one, flip) for one, flip in zip(maps, flips, strict=True)]
-    return np.mean(back, axis=0, dtype=np.float32)[:height, :width]
+    return np.asarray(np.mean(back, axis=0), np.float32)[:height, :width]

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.architectures import DIVISOR
-from training.config import load_config
+from training.best_model import load_best_model
 from training.datasets import read_dataset, select_groups
 from training.report import Prediction, plot_predictions, plot_roc_and_precision_recall
+from training.run_folder import read_configuration
 
 LEVELS = 256
 """Probabilities are counted in 256 levels, the resolution of the exported model's output."""
@@ -124,12 +125,10 @@ def evaluate_run(
 
     Raises:
         training.datasets.DatasetError: unusable data.
-        ValueError: no model in the run folder.
+        RunFolderError: no model in the run folder.
     """
-    if not (run_dir / "model.keras").is_file():
-        raise ValueError(f"{run_dir}: no model.keras; train one with `python -m training fit`")
-    model = keras.models.load_model(run_dir / "model.keras", compile=False)
-    config = load_config(run_dir / "config.json")
+    model = load_best_model(run_dir)
+    config = read_configuration(run_dir)
     samples = select_groups(read_dataset(data), groups)
     total = PixelHistogram(np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64))
     images: dict[str, dict[str, float | str]] = {}

@@ -6,16 +6,19 @@ The run folder holds
 |---|---|
 | `config.json` | the configuration, as validated |
 | `data.json` | which image of which patient was in which split, and the digest of the data |
+| `environment.json` | when the run was started, on which machine, by which code |
 | `initial/` | the same two files of the run whose model this one started from |
 | `model.keras` | the best model so far, float32, without optimizer |
 | `history.csv` | one row an epoch |
 | `state.npz` | what an exact resume needs; removed when the run is complete |
 | `tensorboard/` | event files |
 | `curves.png`, `metrics.json` | at the end: the curves, and the figures of the best epoch |
+| `report.html` | written by the command line at the end: all of it on one page |
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import keras
@@ -27,30 +30,29 @@ from training.callbacks import (
     AveragedValidation,
     EpochSeed,
     LearningRate,
-    Progress,
     RunRecorder,
     TensorBoardWriter,
-    score,
 )
-from training.config import DataSource, TrainingConfig
-from training.crops import CropDataset, load_images, validation_tiles
-from training.datasets import (
-    Sample,
-    check_splits,
-    dataset_digest,
-    read_dataset,
-    split_by_group,
-)
+from training.config import TrainingConfig
+from training.crops import CropDataset, check_crop, load_images, validation_tiles
+from training.datasets import Sample
 from training.distillation import load_teachers, soften_targets
+from training.history import best_row, read_history
 from training.lineage import INITIAL_FOLDER, copy_records, teacher_folder
 from training.losses import make_loss
 from training.metrics import make_metrics
+from training.progress import Progress, announce
 from training.report import plot_curves
-from training.run_state import RunState, read_history
-
-
-class RunFolderError(ValueError):
-    """A run folder that cannot be started or resumed; the message names fault and remedy."""
+from training.run_folder import (
+    RunFolderError,
+    check_folder,
+    check_free_space,
+    configuration_digest,
+    write_data_record,
+    write_environment,
+)
+from training.run_state import RunState
+from training.sources import read_sources
 
 
 def fit(
@@ -84,51 +86,28 @@ def fit(
         RunFolderError: the folder holds another run, or nothing to resume.
         training.datasets.DatasetError: unusable data.
     """
-    _check_folder(config, run_dir, resume=resume)
+    check_folder(config, run_dir, resume=resume)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.precision)
 
     train, validation = read_sources(config, data_root or Path())
     channels = len(config.channels)
-    state = RunState(run_dir / "state.npz")
+    state = RunState(run_dir / "state.npz", configuration_digest(config.to_json()))
     first_epoch = state.epochs_done() if resume else 0
-    shown = [
-        (load_images(train[source.name], channels), source.weight)
-        for source in config.data
-        if source.weight > 0
-    ]
-    if config.teachers:
-        teachers = load_teachers(config.teachers, channels)
-        shown = [
-            (
-                soften_targets(
-                    images, teachers, share=config.teacher_share, views=config.teacher_views
-                ),
-                weight,
-            )
-            for images, weight in shown
-        ]
-    crops = CropDataset(
-        shown,
-        crop_px=config.crop_px,
-        batch_size=config.batch_size,
-        steps=config.steps_per_epoch,
-        augmentation=Augmentation(**config.augmentation.model_dump()),
-        nucleus_share=config.nucleus_share,
-        seed=config.seed,
-    )
+    crops = _training_crops(config, train)
     held_out = load_images([s for samples in validation.values() for s in samples], channels)
     validation_data = validation_tiles(held_out, config.crop_px)
 
     model = build_model(config, data_root or Path())
+    check_free_space(run_dir, model.count_params())
     # Nothing is written before all has been read: a mistyped path leaves no half-made run.
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "config.json").write_text(config.to_json(), encoding="utf-8")
-    _write_data_record(run_dir, config, train, validation)
-    if config.initial_model is not None:
-        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
-    for number, teacher in enumerate(config.teachers, start=1):
-        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
+    write_data_record(run_dir, config, train, validation)
+    write_environment(run_dir, data_root or Path(), _backend())
+    _keep_records(config, run_dir)
+    if not quiet:
+        announce(config, train, validation, model.count_params())
     last_epoch = min(config.epochs, stop_after_epoch or config.epochs)
     for start, end, frozen in _phases(config):
         if first_epoch >= min(end, last_epoch):
@@ -152,15 +131,58 @@ def fit(
         if model.stop_training:
             break
         first_epoch = max(first_epoch, end)
-    history = read_history(run_dir / "history.csv")
-    if history:
-        plot_curves(run_dir / "history.csv", run_dir / "curves.png")
-        best = max(history, key=lambda row: score(row, config))
-        text = json.dumps(best, indent=2) + "\n"
-        (run_dir / "metrics.json").write_text(text, encoding="utf-8")
+    _summarise(config, run_dir)
     if stop_after_epoch is None or stop_after_epoch >= config.epochs:
         state.remove()
     return run_dir / "model.keras"
+
+
+def _training_crops(config: TrainingConfig, train: Mapping[str, Sequence[Sample]]) -> CropDataset:
+    channels = len(config.channels)
+    shown = []
+    for source in config.data:
+        if source.weight > 0:
+            images = load_images(train[source.name], channels)
+            check_crop(source.name, images, config.crop_px)
+            shown.append((images, source.weight))
+    if config.teachers:
+        teachers = load_teachers(config.teachers, channels)
+        shown = [
+            (
+                soften_targets(
+                    images, teachers, share=config.teacher_share, views=config.teacher_views
+                ),
+                weight,
+            )
+            for images, weight in shown
+        ]
+    return CropDataset(
+        shown,
+        crop_px=config.crop_px,
+        batch_size=config.batch_size,
+        steps=config.steps_per_epoch,
+        augmentation=Augmentation(**config.augmentation.model_dump()),
+        nucleus_share=config.nucleus_share,
+        seed=config.seed,
+    )
+
+
+def _keep_records(config: TrainingConfig, run_dir: Path) -> None:
+    """Keep the records of the runs that this one starts or learns from."""
+    if config.initial_model is not None:
+        copy_records(Path(config.initial_model).parent, run_dir / INITIAL_FOLDER)
+    for number, teacher in enumerate(config.teachers, start=1):
+        copy_records(Path(teacher).parent, run_dir / teacher_folder(number))
+
+
+def _summarise(config: TrainingConfig, run_dir: Path) -> None:
+    """Draw the curves and write the figures of the best epoch, if there is one."""
+    history = read_history(run_dir / "history.csv")
+    if history:
+        plot_curves(run_dir / "history.csv", run_dir / "curves.png")
+        best = best_row(history, config)
+        text = json.dumps(best, indent=2) + "\n"
+        (run_dir / "metrics.json").write_text(text, encoding="utf-8")
 
 
 def build_model(config: TrainingConfig, data_root: Path) -> keras.Model:
@@ -228,37 +250,21 @@ def compile_model(model: keras.Model, config: TrainingConfig, *, freeze_encoder:
     )
 
 
-def read_sources(
-    config: TrainingConfig, data_root: Path
-) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
-    """Read and split every data source.
-
-    Returns:
-        Training samples and validation samples, by source name.
-
-    Raises:
-        training.datasets.DatasetError: unusable data.
-    """
-    train, validation = {}, {}
-    for source in config.data:
-        samples = read_dataset(_locate(source, data_root), group_pattern=source.group_pattern)
-        train[source.name], validation[source.name] = split_by_group(
-            samples, source.validation_groups
-        )
-    trained_on = {source.name: train[source.name] for source in config.data if source.weight > 0}
-    check_splits(trained_on, validation)
-    return train, validation
-
-
-def _locate(source: DataSource, data_root: Path) -> Path:
-    return source.path if source.path.is_absolute() else data_root / source.path
-
-
 def _locate_weights(config: TrainingConfig, data_root: Path) -> str | None:
     name = config.encoder_weights
     if name is None or name == "imagenet":
         return name
     return str(name if Path(name).is_absolute() else data_root / name)
+
+
+def _backend() -> dict[str, str]:
+    devices = keras.distribution.list_devices("gpu") or keras.distribution.list_devices("cpu")
+    name = keras.backend.backend()
+    return {
+        "keras": keras.__version__,
+        "backend": f"{name} {metadata.version(name)}",
+        "devices": ", ".join(devices),
+    }
 
 
 def _phases(config: TrainingConfig) -> list[tuple[int, int, bool]]:
@@ -277,43 +283,4 @@ def _callbacks(
         RunRecorder(run_dir, config, state),
         TensorBoardWriter(run_dir / "tensorboard"),
     ]
-    return callbacks if quiet else [*callbacks, Progress(config)]
-
-
-def _check_folder(config: TrainingConfig, run_dir: Path, *, resume: bool) -> None:
-    saved = run_dir / "config.json"
-    if resume:
-        if not saved.is_file() or not (run_dir / "state.npz").is_file():
-            raise RunFolderError(f"{run_dir}: no interrupted run to resume")
-        if saved.read_text(encoding="utf-8") != config.to_json():
-            raise RunFolderError(
-                f"{run_dir}: the configuration differs from that of the interrupted run; resume "
-                f"with {saved}, or start another folder"
-            )
-        return
-    if saved.exists():
-        raise RunFolderError(f"{run_dir}: holds a run already; resume it or choose another folder")
-
-
-def _write_data_record(
-    run_dir: Path,
-    config: TrainingConfig,
-    train: dict[str, list[Sample]],
-    validation: dict[str, list[Sample]],
-) -> None:
-    def describe(samples: Sequence[Sample]) -> dict[str, list[str]]:
-        groups: dict[str, list[str]] = {}
-        for sample in samples:
-            groups.setdefault(sample.group, []).append(sample.stem)
-        return groups
-
-    record = {
-        source.name: {
-            "sha256": dataset_digest([*train[source.name], *validation[source.name]]),
-            "train": describe(train[source.name]),
-            "validation": describe(validation[source.name]),
-        }
-        for source in config.data
-    }
-    path = run_dir / "data.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return callbacks if quiet else [*callbacks, Progress(config, run_dir / "history.csv")]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from training.run_state import read_history
+from training.history import read_history
 
 Prediction = tuple[str, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.uint8]]
 """Name, RGB (H, W, 3), truth (H, W) bool, probability (H, W) uint8."""

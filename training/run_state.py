@@ -1,6 +1,5 @@
-"""What an interrupted run needs to go on exactly: variables of model and optimizer, history."""
+"""What an interrupted run needs to go on exactly: variables of model and optimizer."""
 
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,15 @@ import numpy as np
 class RunState:
     """All variables of a compiled model after the last finished epoch, in one file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, configuration: str) -> None:
+        """Name the file and what it belongs to.
+
+        Args:
+            path: `.npz` file, which need not exist.
+            configuration: digest of the run's configuration.
+        """
         self._path = path
+        self._configuration = configuration
 
     def epochs_done(self) -> int:
         """Epochs finished when the file was written; 0 without a file."""
@@ -24,7 +30,10 @@ class RunState:
 
     def save(self, model: keras.Model, epochs_done: int) -> None:
         """Write the state; a kill at any moment leaves the old file or the new one."""
-        arrays: dict[str, Any] = {"epochs_done": np.asarray(epochs_done)}
+        arrays: dict[str, Any] = {
+            "epochs_done": np.asarray(epochs_done),
+            "configuration": np.asarray(self._configuration),
+        }
         arrays |= {f"model{i}": _numpy(v) for i, v in enumerate(model.variables)}
         arrays |= {f"optimizer{i}": _numpy(v) for i, v in enumerate(model.optimizer.variables)}
         partial = self._path.with_suffix(".partial.npz")
@@ -63,21 +72,3 @@ class RunState:
 
 def _numpy(variable: keras.Variable) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(variable.value))
-
-
-def read_history(path: Path) -> list[dict[str, float]]:
-    """Rows of a history.csv, empty without a file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-
-def write_history(path: Path, rows: list[dict[str, float]]) -> None:
-    """Write all rows of a history.csv, atomically."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)  # noqa: PTH105  atomic, and says so

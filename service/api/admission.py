@@ -4,6 +4,7 @@ Admission goes by the image's header alone: nothing is decoded for a request tha
 """
 
 import asyncio
+import dataclasses
 import hashlib
 import time
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from service.api.negotiation import JSON, PNG
 from service.api.parameters import SegmentParameters
 from service.api.recording import make_record
 from service.api.representation import represent, signed_document
+from service.api.room import Place
 from service.api.state import ServiceState
-from service.api.work import Place
 from service.images.decode import ImageLimits, check_bounds, read_header
 from service.images.image import ImageHeader
+from service.outputs.identity import OrderReference
 from service.records.results import NewResult
 from service.segmenter import Segmenter
 
@@ -66,6 +68,7 @@ async def answer_image(
     place: Place,
     gone: asyncio.Future[None],
     caller_id: str,
+    order: OrderReference | None = None,
 ) -> Answer:
     """Answer one image.
 
@@ -78,6 +81,7 @@ async def answer_image(
         place: The request's place in the queue.
         gone: Done when the client went away.
         caller_id: Who asks, for the record.
+        order: The order that the image answers, if it is known.
 
     Raises:
         KaryonError: The image or a parameter is refused, there is no room, or nobody waits.
@@ -87,7 +91,8 @@ async def answer_image(
     )
     start_s = time.perf_counter()
 
-    def finish(result: Result) -> Answer:
+    def finish(found: Result) -> Answer:
+        result = dataclasses.replace(found, order=order)
         document = None
         if state.recorder is not None or media_type == JSON:
             document = signed_document(result, parameters, state.keyring)
@@ -102,7 +107,13 @@ async def answer_image(
         if state.recorder is None or document is None:
             return Answer(result, *represented)
         kept = data if state.settings.keep_images else None
-        record = make_record(result, document, caller_id=caller_id, image=kept)
+        record = make_record(
+            result,
+            document,
+            caller_id=caller_id,
+            image=kept,
+            hold_unknown=state.settings.unknown_accession == "hold",
+        )
         return Answer(result, *represented, record)
 
     def look() -> Answer | tuple[CacheKey | None, ImageHeader, int]:
@@ -128,8 +139,11 @@ async def answer_image(
     if isinstance(found, Answer):
         return found
     key, header, tiles = found
-    state.pool.admit(
-        place, tiles=tiles, decoded_bytes=_RGB_BYTES * header.width_px * header.height_px
+    await state.pool.room.admit(
+        place,
+        tiles=tiles,
+        decoded_bytes=_RGB_BYTES * header.width_px * header.height_px,
+        gone=gone,
     )
 
     def work(queue_ms: float) -> Answer:

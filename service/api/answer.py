@@ -25,8 +25,9 @@ from service.images.decode import DecodedImage, ImageLimits, decode_image
 from service.inference.session import ModelSession
 from service.inference.ticket import Ticket
 from service.outputs.digests import digest_labels, digest_pixels
+from service.outputs.identity import OrderReference
 from service.outputs.overlay import encode_overlay
-from service.outputs.png import encode_binary, encode_labels, encode_probability
+from service.outputs.png import encode_binary, encode_labels, encode_map
 from service.outputs.rle import encode_label_rles, encode_rle
 from service.segmentation.measurements import Nucleus
 from service.segmentation_result import Segmentation
@@ -53,6 +54,7 @@ class Result:
         timings_ms: Milliseconds by stage so far.
         cached: Whether the segmentation was computed for an earlier request; `image` then has no
             pixels.
+        order: The order that it answers, where one is known.
     """
 
     id: str
@@ -67,6 +69,7 @@ class Result:
     start_s: float
     timings_ms: dict[str, float]
     cached: bool = False
+    order: OrderReference | None = None
 
 
 def _elapsed_ms(start_s: float) -> float:
@@ -169,7 +172,11 @@ def mask_png(result: Result, kind: MaskKind) -> bytes:
         case "overlay":
             return encode_overlay(result.image.pixels, segmentation.labels)
         case "probability":
-            return encode_probability(segmentation.probability)
+            return encode_map(segmentation.probability)
+        case "distance":
+            if segmentation.distance is None:
+                raise RuntimeError("the distance map was not kept")
+            return encode_map(segmentation.distance)
 
 
 def _mask_document(result: Result, kind: MaskKind, encoding: MaskEncoding) -> dict[str, Any]:
@@ -280,6 +287,8 @@ def result_document(
             "include": sorted(set(include), reverse=True),
         },
     }
+    if result.order is not None:
+        document["order"] = dataclasses.asdict(result.order)
     document["quality"] = _quality_document(segmentation)
     encoding_start_s = time.perf_counter()
     if "nuclei" in include:

@@ -29,6 +29,7 @@ SCOPES: Final = {
     "segment": "Segment images, and see which models are loaded.",
     "results": "Read recorded results.",
     "review": "Accept, edit or reject results.",
+    "orders": "Place, cancel and read orders.",
     "metrics": "Read the metrics.",
     "admin": "Export the audit trail, resend deliveries, and change which model version is active.",
 }
@@ -122,6 +123,7 @@ async def get_caller(
 SegmentCaller = Annotated[Caller, Security(get_caller, scopes=["segment"])]
 ResultsCaller = Annotated[Caller, Security(get_caller, scopes=["results"])]
 ReviewCaller = Annotated[Caller, Security(get_caller, scopes=["review"])]
+OrdersCaller = Annotated[Caller, Security(get_caller, scopes=["orders"])]
 MetricsCaller = Annotated[Caller, Security(get_caller, scopes=["metrics"])]
 AdminCaller = Annotated[Caller, Security(get_caller, scopes=["admin"])]
 

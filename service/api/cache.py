@@ -2,7 +2,7 @@
 
 The key holds the SHA-256 of the file as sent. Decoding is a pure function of those bytes, so equal
 files have equal pixels, scale and notes, and a hit costs no decoding at all. What is kept is what
-was found, never the image: labels, probability, nuclei and flags, no pixels and nothing of the
+was found, never the image: labels, maps, nuclei and flags, no pixels and nothing of the
 request. Answers are made anew from it, so that each has an id and a time of its own.
 """
 
@@ -156,6 +156,7 @@ def _store(
         size_bytes=(
             findings["labels"].nbytes
             + segmentation.probability.nbytes
+            + (0 if segmentation.distance is None else segmentation.distance.nbytes)
             + contours
             + _NUCLEUS_BYTES * segmentation.count
             + _ENTRY_BYTES

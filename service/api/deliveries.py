@@ -59,7 +59,7 @@ class DeliveryAnswer(_Answer):
     destination: str = Field(examples=["lims"])
     """Name of the destination."""
     status: DeliveryStatus
-    """`dead` is given up, until it is resent."""
+    """`dead` is given up, until it is resent; `held` waits for an order."""
     attempts: int = Field(ge=0, examples=[1])
     """How often it was tried."""
     created_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
@@ -180,7 +180,7 @@ async def list_outbox(
             "The delivery, on its way again.",
             _example(status="pending", outcome="HTTP 422", queued_utc="2026-11-22T12:30:00.000Z"),
         ),
-        **problem_answers("unknown-delivery", "delivery-superseded", *_PROBLEMS),
+        **problem_answers("unknown-delivery", "delivery-held", "delivery-superseded", *_PROBLEMS),
     },
 )
 async def resend_delivery(

@@ -1,4 +1,4 @@
-"""Probes and metrics. All `async`, all in memory: a busy pool must never fail a probe."""
+"""Probes and metrics. All `async`, none on the pools of the requests: a busy one fails no probe."""
 
 from fastapi import APIRouter
 from starlette.responses import Response
@@ -33,7 +33,12 @@ async def get_liveness() -> schemas.Liveness:
     responses={**ANSWERED, **problem_answers("internal-error", "not-ready")},
 )
 async def get_readiness(state: StateDependency) -> schemas.Readiness:
-    """Ready once every model is warm and has segmented a canary image; not while draining."""
+    """Ready once every model is warm and has segmented a canary image; not while draining.
+
+    Nor while the records database gives no answer within a second: no result could be filed.
+    """
+    if state.records_probe is not None:
+        await state.records_probe.check()
     return schemas.Readiness(
         status="ready",
         canaries=[

@@ -13,17 +13,24 @@ from typing import Annotated, Final
 from pydantic import Field
 
 from service.errors import PatientDataError
-from service.outputs.identity import ResultIdentity
+from service.outputs.identity import (
+    ALLOWED_IDENTIFIER,
+    GREATEST_IDENTIFIER_LENGTH,
+    ResultIdentity,
+)
 
-__all__ = ["IDENTITY_FIELDS", "Identifier", "ResultIdentity", "is_patient_field", "refuse_patients"]
+__all__ = [
+    "ALLOWED_IDENTIFIER",
+    "GREATEST_IDENTIFIER_LENGTH",
+    "IDENTITY_FIELDS",
+    "Identifier",
+    "ResultIdentity",
+    "is_patient_field",
+    "refuse_patients",
+]
 
 IDENTITY_FIELDS: Final = ("accession", "specimen_id", "order_id")
 """What a request may carry, in the query or as form fields."""
-GREATEST_IDENTIFIER_LENGTH: Final = 64
-
-# Letters, digits and . _ : / - only: nothing that HL7, FHIR search, CSV, a header or a log line
-# would read as syntax. At least one digit: a name has none, an accession number always has.
-ALLOWED_IDENTIFIER: Final = r"^(?:[0-9]|[A-Za-z][A-Za-z._:/-]*[0-9])[A-Za-z0-9._:/-]*$"
 
 Identifier = Annotated[
     str,

@@ -16,7 +16,7 @@ from service.errors import InvalidParameterError
 from service.inference.ticket import Priority, Ticket
 from service.segmentation_result import SegmentOptions
 
-MaskKind = Literal["binary", "labels", "overlay", "probability"]
+MaskKind = Literal["binary", "labels", "overlay", "probability", "distance"]
 MaskEncoding = Literal["png", "rle"]
 Part = Literal["nuclei", "mask"]
 
@@ -42,7 +42,8 @@ class SegmentParameters(BaseModel):
     mask: MaskKind = "binary"
     """Kind of mask in a PNG answer or with `include=mask`. `binary`: 8 bit, 0 and 255. `labels`:
     16 bit, 0 background, 1..n the nuclei. `overlay`: the image with outlines. `probability`: 8 bit,
-    0..255 for 0..1."""
+    0..255 for 0..1. `distance`: likewise, the distance to the nucleus's own edge, for models that
+    have the channel."""
     threshold: Annotated[float | None, Field(gt=0.0, lt=1.0, examples=[0.5])] = None
     """Probability from which a pixel counts as nucleus; default: the model's calibrated value."""
     min_area_um2: Annotated[float | None, Field(ge=0.0, le=1e6, examples=[5.0])] = None
@@ -126,6 +127,7 @@ class SegmentParameters(BaseModel):
             min_area_px=self.min_area_px,
             min_area_um2=self.min_area_um2,
             mpp=self.mpp,
+            keep_distance=self.mask == "distance",
         )
 
 
@@ -156,22 +158,22 @@ async def get_segment_parameters(
     return parameters
 
 
-async def get_ticket(
-    parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
-    x_request_timeout_ms: Annotated[
-        int | None,
-        Header(
-            alias="X-Request-Timeout-Ms",
-            ge=1,
-            le=3_600_000,
-            description=(
-                "Milliseconds from the arrival of the request after which nobody wants the answer;"
-                " it is then 504, and work that has not begun never does."
-            ),
-            examples=[10_000],
+RequestTimeout = Annotated[
+    int | None,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        le=3_600_000,
+        description=(
+            "Milliseconds from the arrival of the request after which nobody wants the answer;"
+            " it is then 504, and work that has not begun never does."
         ),
-    ] = None,
-) -> Ticket:
+        examples=[10_000],
+    ),
+]
+
+
+def make_ticket(parameters: SegmentParameters, timeout_ms: int | None) -> Ticket:
     """Return the request's class and deadline; its clock starts here, before the body is read."""
-    timeout_s = None if x_request_timeout_ms is None else x_request_timeout_ms / 1000.0
+    timeout_s = None if timeout_ms is None else timeout_ms / 1000.0
     return Ticket(parameters.priority, timeout_s)

@@ -48,7 +48,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         400,
         "The request is malformed",
         "Check the syntax of the body: its multipart boundary, its end.",
-        (MalformedBodyError,),
+        (MalformedBodyError, errors.MalformedOrderError),
     ),
     ProblemType(
         "missing-credential",
@@ -99,6 +99,13 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "No such delivery is recorded",
         "GET /deliveries lists them; those of a result that was purged are gone with it.",
         (errors.UnknownDeliveryError,),
+    ),
+    ProblemType(
+        "unknown-order",
+        404,
+        "No such order is recorded",
+        "GET /orders lists the orders; one that is older than the retention time is gone.",
+        (errors.UnknownOrderError,),
     ),
     ProblemType(
         "records-off",
@@ -156,6 +163,20 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         (errors.DeliverySupersededError,),
     ),
     ProblemType(
+        "delivery-held",
+        409,
+        "The result waits for its order",
+        "Send the order: POST /orders. The result is then delivered by itself.",
+        (errors.DeliveryHeldError,),
+    ),
+    ProblemType(
+        "order-conflict",
+        409,
+        "The order stands in a way that does not allow this",
+        "GET /orders?placer_number=... shows the order of that number.",
+        (errors.OrderConflictError,),
+    ),
+    ProblemType(
         "idempotency-key-in-flight",
         409,
         "A request with this Idempotency-Key is still being carried out",
@@ -187,7 +208,8 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "unsupported-body",
         415,
         "The body is of a content type that is not read",
-        f"Send an image as {ACCEPTED_BODIES}, a review as application/json; no Content-Encoding.",
+        f"Send an image as {ACCEPTED_BODIES}, a review as application/json, an order as"
+        " application/fhir+json or x-application/hl7-v2+er7; no Content-Encoding.",
         (UnsupportedBodyError,),
     ),
     ProblemType(
@@ -217,6 +239,21 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "A parameter is invalid",
         "`errors` names each parameter and what it may be.",
         (errors.InvalidParameterError, RequestValidationError),
+    ),
+    ProblemType(
+        "unusable-order",
+        422,
+        "The order cannot be carried out",
+        "The detail says what is missing or wrong, `errors` where in the message.",
+        (errors.UnusableOrderError,),
+    ),
+    ProblemType(
+        "unknown-accession",
+        422,
+        "No order has this accession number",
+        "Send the order first (POST /orders), check the number, or ask the operator about"
+        " KARYON_UNKNOWN_ACCESSION.",
+        (errors.UnknownAccessionError, errors.AmbiguousOrderError),
     ),
     ProblemType(
         "patient-data-refused",
@@ -258,6 +295,7 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "The service failed",
         "It is not your fault. Tell the operator the `instance`, which finds the log line.",
         (
+            errors.ListenerError,
             errors.ModelContractError,
             errors.ProviderError,
             errors.PrecisionError,

@@ -137,6 +137,8 @@ def problem_response(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.InvalidParameterError):
         place = "body" if isinstance(error, InvalidFormFieldError) else error.place
         parameter_errors = [{"location": [place, error.parameter], "message": detail}]
+    if isinstance(error, errors.UnusableOrderError) and error.location:
+        parameter_errors = [{"location": ["body", error.location], "message": detail}]
     headers |= _headers_of(error, problem)
     request.app.state.observer.problem(problem.name)
     document = problem_document(

@@ -22,6 +22,17 @@ class IdentityAnswer(_Part):
     """Placer order number."""
 
 
+class OrderReferenceAnswer(_Part):
+    """The order that a result answers."""
+
+    id: str = Field(examples=["5b0c7d5e8a3f4c0e9d1b2a6c4f8e7d10"])
+    """Identifier of the order, as `GET /orders/{id}` knows it."""
+    placer_number: str = Field(examples=["ORD-778812"])
+    """Number that its placer gave it; also `identity.order_id`."""
+    filler_number: str | None = Field(examples=["LAB-26-0991"])
+    """Number that the laboratory system gave it."""
+
+
 class SoftwareReference(_Part):
     """Which service made the result."""
 

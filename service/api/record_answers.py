@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.api.provenance_schemas import OrderReferenceAnswer
 from service.api.schemas import SHA256
 
 ResultStatus = Literal["preliminary", "final", "corrected", "cancelled"]
@@ -50,6 +51,13 @@ class ResultVersionAnswer(_Answer):
     """The decision; null for version 1."""
 
 
+class BoundOrderAnswer(OrderReferenceAnswer):
+    """The order that a recorded result answers."""
+
+    bound_utc: str = Field(examples=["2026-11-22T12:00:00.000Z"])
+    """Since when; later than the result where that waited for it."""
+
+
 class RecordedResultAnswer(_Answer):
     """A result as it is filed."""
 
@@ -58,9 +66,13 @@ class RecordedResultAnswer(_Answer):
     accession: str | None = Field(examples=["S26-1234"])
     """Identifier of the case, as the caller gave it."""
     specimen_id: str | None = Field(examples=["S26-1234-A1"])
-    """Identifier of the specimen."""
+    """Identifier of the specimen: the caller's, else the order's."""
     order_id: str | None = Field(examples=["ORD-99"])
-    """Identifier of the order."""
+    """Number of the order: the caller's, else the order's placer number."""
+    order: BoundOrderAnswer | None = None
+    """The order that it answers."""
+    held: bool = Field(default=False, examples=[False])
+    """Whether it waits for an order and is not delivered before that comes."""
     caller: str = Field(examples=["key:3f9c2a71"])
     """Who asked for the segmentation."""
     pixel_sha256: str = SHA256

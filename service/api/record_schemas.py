@@ -36,11 +36,21 @@ def version_document(version: ResultVersion) -> dict[str, Any]:
 
 def recorded_document(result: RecordedResult) -> dict[str, Any]:
     """Return a `RecordedResultAnswer` as a dict."""
+    order = result.order
     return {
         "id": result.id,
         "accession": result.accession,
         "specimen_id": result.specimen_id,
         "order_id": result.order_id,
+        "order": None
+        if order is None
+        else {
+            "id": order.id,
+            "placer_number": order.placer_number,
+            "filler_number": order.filler_number,
+            "bound_utc": order.bound_utc,
+        },
+        "held": result.held_utc is not None,
         "caller": result.caller,
         "pixel_sha256": result.pixel_sha256,
         "software": result.software,
@@ -75,6 +85,13 @@ RESULT_EXAMPLE: dict[str, Any] = {
     "accession": "S26-1234",
     "specimen_id": "S26-1234-A1",
     "order_id": "ORD-99",
+    "order": {
+        "id": "5b0c7d5e8a3f4c0e9d1b2a6c4f8e7d10",
+        "placer_number": "ORD-99",
+        "filler_number": "LAB-26-0991",
+        "bound_utc": "2026-11-22T12:00:00.000Z",
+    },
+    "held": False,
     "caller": "key:3f9c2a71",
     "pixel_sha256": "9f86d081884c7d65" * 4,
     "software": {"karyon": "0.1.0", "onnxruntime": "1.31.0"},

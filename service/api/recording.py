@@ -14,6 +14,7 @@ from service.api.answer import Result
 from service.inference.session import ModelSession
 from service.outputs.png import encode_labels
 from service.records.audit import Transaction
+from service.records.bindings import Settlement
 from service.records.results import NewResult
 
 _LARGE_PARTS: Final = frozenset({"nuclei", "mask"})
@@ -32,7 +33,12 @@ def software_versions() -> dict[str, str]:
 
 
 def make_record(
-    result: Result, document: Mapping[str, Any], *, caller_id: str, image: bytes | None
+    result: Result,
+    document: Mapping[str, Any],
+    *,
+    caller_id: str,
+    image: bytes | None,
+    hold_unknown: bool = False,
 ) -> NewResult:
     """Return what is kept of a result. Blocking.
 
@@ -42,7 +48,9 @@ def make_record(
             whose digests the statement in it holds.
         caller_id: Who asked.
         image: The file as sent, where images are kept.
+        hold_unknown: Whether it is held where its accession number is of no order.
     """
+    order = None if result.order is None else result.order.id
     model = result.segmentation.model
     return NewResult(
         id=result.id,
@@ -61,6 +69,7 @@ def make_record(
         document={name: part for name, part in document.items() if name not in _LARGE_PARTS},
         image=image,
         labels_png=None if image is None else encode_labels(result.segmentation.labels),
+        settlement=Settlement(order, hold_unknown=hold_unknown),
     )
 
 

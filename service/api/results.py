@@ -22,7 +22,8 @@ from service.api.record_answers import (
 from service.api.state import RecorderDependency
 from service.errors import InvalidParameterError
 from service.records.idempotency import StoredAnswer
-from service.records.results import ResultFilter, get_result, get_versions, list_results
+from service.records.result_list import ResultFilter, list_results
+from service.records.results import get_result, get_versions
 from service.records.times import utc_text
 
 router = APIRouter(tags=["results"])
@@ -87,6 +88,8 @@ class ResultQuery(BaseModel):
     """Results of this model, as `name` or `name:version`."""
     status: ResultStatus | None = None
     """Results that stand so."""
+    held: bool | None = None
+    """`true`: results that wait for an order; `false`: those that do not."""
     since: Time = None
     """Results made at this time or later; without an offset, UTC."""
     until: Time = None
@@ -108,6 +111,7 @@ class ResultQuery(BaseModel):
             order_id=self.order_id,
             model=self.model,
             status=self.status,
+            held=self.held,
             since_utc=_to_utc("since", self.since),
             until_utc=_to_utc("until", self.until),
         )

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.api import record_schemas
+from service.api.appointments import visit_of
 from service.api.auth import ReviewCaller
 from service.api.documentation import problem_answers
 from service.api.idempotency import REPLAYED_HEADER, IdempotencyKeyHeader
@@ -217,7 +218,11 @@ async def review_result(
     412. Final and corrected results can still be edited or rejected, cancelled ones cannot.
     """
     expected = parse_if_match(if_match)
-    async with keys.turn(request, caller.id, idempotency_key) as turn, state.pool.place():
+    visit = visit_of(request, caller.id)
+    async with (
+        keys.turn(request, caller.id, idempotency_key) as turn,
+        state.pool.room.place(visit=visit),
+    ):
         body = await read_json_bytes(request, timeout_s=state.settings.upload_timeout_s)
         if (given := await turn.begin(body, if_match or "")) is not None:
             return given

@@ -9,7 +9,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from service.api.provenance_schemas import IdentityAnswer, SignedStatement, SoftwareReference
+from service.api.provenance_schemas import (
+    IdentityAnswer,
+    OrderReferenceAnswer,
+    SignedStatement,
+    SoftwareReference,
+)
 from service.api.quality_schemas import QualityAnswer
 from service.inference.contract import ModelContract
 
@@ -77,7 +82,7 @@ class UsedParameters(_Answer):
     """Least mean probability of a nucleus; fainter ones are dropped. The model's own."""
     test_time_augmentation: Literal["none", "flips4", "dihedral8"]
     """Turned and mirrored copies whose maps were averaged; a setting of the service."""
-    mask: Literal["binary", "labels", "overlay", "probability"]
+    mask: Literal["binary", "labels", "overlay", "probability", "distance"]
     """Kind of mask."""
     mask_encoding: Literal["png", "rle"]
     """Encoding of a mask within JSON."""
@@ -123,7 +128,7 @@ class NucleusRunLengths(RunLengths):
 class PngMask(_Answer):
     """A mask as a PNG file within JSON."""
 
-    kind: Literal["binary", "labels", "overlay", "probability"]
+    kind: Literal["binary", "labels", "overlay", "probability", "distance"]
     """Kind of mask."""
     encoding: Literal["png"]
     """Always `png`."""
@@ -179,7 +184,9 @@ class SegmentationAnswer(_Answer):
     """When the answer was made."""
     """When the result was made."""
     identity: IdentityAnswer
-    """The laboratory's identifiers."""
+    """The laboratory's identifiers; those of its order where the caller gave none."""
+    order: OrderReferenceAnswer | None = None
+    """The order that it answers; present where `accession` found one."""
     count: int = Field(ge=0, examples=[123])
     """Number of nuclei."""
     # The default is for the OpenAPI document alone, from which FastAPI drops every null.

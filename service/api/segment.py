@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from service.api.admission import Answer, answer_image
 from service.api.answer import Result
+from service.api.appointments import visit_of
 from service.api.auth import SegmentCaller
 from service.api.disconnect import disconnect_watch
 from service.api.documentation import (
@@ -45,7 +46,13 @@ from service.api.negotiation import (
     PNG,
     choose_representation,
 )
-from service.api.parameters import SegmentParameters, get_segment_parameters, get_ticket
+from service.api.order_binding import bind_to_order
+from service.api.parameters import (
+    RequestTimeout,
+    SegmentParameters,
+    get_segment_parameters,
+    make_ticket,
+)
 from service.api.quota import QuotaState, quota_key
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
@@ -220,6 +227,7 @@ def _shadow_task(
             "invalid-parameter",
             "quota-exceeded",
             "patient-data-refused",
+            "unknown-accession",
             "internal-error",
             "overloaded",
             "not-ready",
@@ -232,9 +240,9 @@ async def segment_image(
     caller: SegmentCaller,
     request: Request,
     parameters: Annotated[SegmentParameters, Depends(get_segment_parameters)],
-    ticket: Annotated[Ticket, Depends(get_ticket)],
     state: StateDependency,
     observer: ObserverDependency,
+    x_request_timeout_ms: RequestTimeout = None,
     idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
     """Find every nucleus of an H&E image.
@@ -243,17 +251,17 @@ async def segment_image(
     the mask and the count in headers; GeoJSON, CSV, COCO, FHIR and HL7 likewise, or by `format`.
     Results are preliminary and for research use only.
     """
+    ticket = make_ticket(parameters, x_request_timeout_ms)
     if parameters.format is not None:
         media_type = MEDIA_TYPE_OF[parameters.format]
     else:
         media_type = choose_representation(",".join(request.headers.getlist("accept")))
     segmenter = state.segmenter(parameters.model)
-    asks = quota_key(caller.id, request)
-    quota = _take_quota(state, asks, observer)
+    quota = _take_quota(state, quota_key(caller.id, request), observer)
 
     async def segment(turn: Turn | None) -> Response:
         with state.tracing.request(request.headers, ticket) as trace:
-            async with state.pool.place(ticket, asks) as place:
+            async with state.pool.room.place(ticket, visit_of(request, caller.id)) as place:
                 upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
                 asked = parameters.with_form_fields(upload.fields)
                 if turn is not None:
@@ -261,10 +269,12 @@ async def segment_image(
                     given = await turn.begin(upload.image, media_type, fields)
                     if given is not None:
                         return given
+                asked, order = await bind_to_order(state, asked)
                 async with disconnect_watch(request, ticket) as gone:
                     answer = await answer_image(
-                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id
-                    )
+                        upload.image, media_type, asked, state, segmenter, place, gone, caller.id,
+                        order,
+                    )  # fmt: skip
                 response = await _file(answer, media_type, turn)
             trace.stages(answer.result.timings_ms)
         if not answer.result.cached:

@@ -12,11 +12,13 @@ from service.api.idempotency import IdempotencyKeys
 from service.api.lifecycle import Lifecycle, Phase
 from service.api.oidc import TokenVerifier
 from service.api.quota import CallerQuota
-from service.api.work import QueueObserver, WorkPool
+from service.api.room import QueueObserver
+from service.api.work import WorkPool
 from service.canary import Canary
 from service.errors import NotReadyError, RecordsOffError
 from service.inference.repository import ModelRepository
 from service.provenance.keys import Keyring
+from service.records.probe import RecordsProbe
 from service.records.recorder import Recorder
 from service.roster import Roster
 from service.segmenter import Segmenter
@@ -66,6 +68,7 @@ class ServiceState:
         shadow: The candidate that sees a share of the traffic, where one is set.
         keyring: Signs the results.
         recorder: Where results are recorded; None where no records are kept.
+        records_probe: Who asks whether the records answer; None where none are kept.
         idempotency_keys: Who sees to it that a repeated POST happens once; None without records.
         tokens: Who checks access tokens; None where no issuer is configured.
     """
@@ -79,6 +82,7 @@ class ServiceState:
     keyring: Keyring
     shadow: Shadow | None = None
     recorder: Recorder | None = None
+    records_probe: RecordsProbe | None = None
     idempotency_keys: IdempotencyKeys | None = None
     tokens: TokenVerifier | None = None
 

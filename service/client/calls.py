@@ -30,7 +30,7 @@ class SegmentOptions(TypedDict, total=False):
     """The parameters of `POST /segment`, as docs/api.md explains them; all may be left out."""
 
     model: str
-    mask: Literal["binary", "labels", "overlay", "probability"]
+    mask: Literal["binary", "labels", "overlay", "probability", "distance"]
     threshold: float
     min_area_um2: float
     min_area_px: float
@@ -51,6 +51,7 @@ class ResultFilter(TypedDict, total=False):
     order_id: str
     model: str
     status: ResultStatus
+    held: bool
     since: dt.datetime
     until: dt.datetime
 

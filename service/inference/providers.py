@@ -56,6 +56,7 @@ class RuntimeOptions:
     Attributes:
         threads: Threads of one run on the CPU; 0 takes as many as there are processors for this
             process.
+        streams: Runs at once on the CPU; OpenVINO runs one after the other unless it is told.
         device_id: Number of the GPU.
         gpu_mem_limit_bytes: Most bytes that onnxruntime's arena takes on the GPU; None for all.
         use_tf32: Let the GPU multiply float32 as TF32 (10 bits of mantissa): faster, and not the
@@ -66,6 +67,7 @@ class RuntimeOptions:
     """
 
     threads: int = 0
+    streams: int = 1
     device_id: int = 0
     gpu_mem_limit_bytes: int | None = None
     use_tf32: bool = True
@@ -151,7 +153,14 @@ def openvino_options(precision: Precision, options: RuntimeOptions) -> dict[str,
     """
     hint = "bf16" if precision == "bf16" else "f32"
     threads = options.threads or usable_processors()
-    config = {"CPU": {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": str(threads)}}
+    config = {
+        "CPU": {
+            "INFERENCE_PRECISION_HINT": hint,
+            # Of all streams together.
+            "INFERENCE_NUM_THREADS": str(threads * options.streams),
+            "NUM_STREAMS": str(options.streams),
+        }
+    }
     # JSON as a string: a path is not read, and the default provider would run instead.
     return {"device_type": "CPU", "load_config": json.dumps(config)}
 

@@ -14,16 +14,18 @@ import datetime as dt
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import h11
 import structlog
 from sqlalchemy import Connection
 
 from service.errors import KaryonError, UnknownResultError
-from service.lims.adapters import Adapter, Message
+from service.lims.adapters import Adapter
+from service.lims.messages import Message
 from service.lims.outcome import Outcome
 from service.records.outbox import Delivery, claim, deliver, disable, give_up, is_due, retry
+from service.records.outbox_queue import AttemptOutcome, QueueState, queue_state
 from service.records.recorder import Recorder
 from service.records.results import get_result, get_versions
 
@@ -33,6 +35,7 @@ _LONGEST_WAIT_S: Final = 6 * 3600.0
 _LONGEST_ASKED_S: Final = 86_400.0
 _PAUSE_AFTER_FAULT_S: Final = 5.0
 _STOP_S: Final = 5.0
+_COUNT_EVERY_S: Final = 15.0
 _DAY_S: Final = 86_400.0
 _logger = structlog.get_logger("karyon.delivery")
 
@@ -72,14 +75,29 @@ class Patience:
         return age.total_seconds() > self.give_up_days * _DAY_S
 
 
+class DeliveryObserver(Protocol):
+    """Who shows how deliveries go; `service.delivery_metrics.DeliveryMetrics` does."""
+
+    def delivery_attempted(self, destination: str, outcome: AttemptOutcome) -> None:
+        """An attempt has ended."""
+
+    def outbox_counted(self, queues: Mapping[str, QueueState]) -> None:
+        """So much has not reached the destinations, by their names."""
+
+
 class Carrier:
     """Carries the outbox to its destinations while it is open."""
 
     def __init__(
-        self, recorder: Recorder, adapters: Mapping[str, Adapter], patience: Patience
+        self,
+        recorder: Recorder,
+        adapters: Mapping[str, Adapter],
+        patience: Patience,
+        observer: DeliveryObserver,
     ) -> None:
         """Take the outbox and the adapters by the names of their destinations; see `start`."""
         self._recorder = recorder
+        self._observer = observer
         self._adapters = adapters
         self._patience = patience
         self._stopping = asyncio.Event()
@@ -91,6 +109,7 @@ class Carrier:
             asyncio.create_task(self._keep_carrying(name), name=f"karyon-deliver-{name}")
             for name in self._adapters
         ]
+        self._tasks.append(asyncio.create_task(self._keep_counting(), name="karyon-outbox-count"))
 
     async def close(self) -> None:
         """Give running attempts a few seconds; what is cut off is sent again at the next start."""
@@ -118,6 +137,22 @@ class Carrier:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
 
+    async def _keep_counting(self) -> None:
+        """Tell the observer how much waits; another process may have put it there, or sent it."""
+
+        def count(connection: Connection) -> dict[str, QueueState]:
+            return {name: queue_state(connection, name) for name in self._adapters}
+
+        while not self._stopping.is_set():
+            try:
+                self._observer.outbox_counted(await self._recorder.read(count))
+            except KaryonError:
+                pass  # The tasks that carry tell that the database is away.
+            except Exception:
+                _logger.exception("outbox not counted")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _COUNT_EVERY_S)
+
     async def _carry(self, name: str) -> int:
         """Make an attempt for what is due to a destination; return how many there were."""
         if not await self._recorder.read(lambda connection: is_due(connection, name)):
@@ -136,18 +171,22 @@ class Carrier:
     async def _attempt(self, adapter: Adapter, delivery: Delivery) -> None:
         outcome = await self._send(adapter, delivery)
         said = outcome.said
+        came: AttemptOutcome = "dead"
         match outcome.kind:
             case "accepted":
+                came = "delivered"
                 await self._recorder.write(lambda change: deliver(change, delivery, said))
             case "gone":
                 await self._recorder.write(lambda change: disable(change, delivery, said))
             case "retry" if not self._patience.is_over(delivery.queued_utc):
+                came = "failed"
                 after_s = self._patience.wait_s(delivery.attempts, outcome.retry_after_s)
                 await self._recorder.write(
                     lambda change: retry(change, delivery, said, after_s=after_s)
                 )
             case _:
                 await self._recorder.write(lambda change: give_up(change, delivery, said))
+        self._observer.delivery_attempted(delivery.destination, came)
         log = _logger.info if outcome.kind == "accepted" else _logger.warning
         log("delivery", id=delivery.id, destination=delivery.destination, outcome=said)
 

@@ -5,40 +5,26 @@ import hashlib
 import hmac
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from service.lims.destinations import (
     FhirDestination,
     MllpDestination,
+    SenaiteDestination,
     WebhookDestination,
     secret_bytes,
 )
-from service.lims.http_post import post
-from service.lims.messages import event_of, report_of
+from service.lims.http_exchange import post
+from service.lims.messages import Message, event_of, report_of
 from service.lims.mllp import exchange
 from service.lims.outcome import Outcome
+from service.lims.senaite import SenaiteAdapter
 from service.outputs.codes import Reporting
 from service.outputs.fhir import build_bundle
 from service.outputs.hl7 import build_oru_r01, control_id
 from service.records.results import RecordedResult, ResultVersion
 
 FHIR_JSON: Final = "application/fhir+json"
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is sent of a state of a result.
-
-    Attributes:
-        key: Id of the delivery.
-        control_id: What an HL7 receiver knows a resend by; empty for other destinations.
-        body: The bytes.
-    """
-
-    key: str
-    control_id: str
-    body: bytes
 
 
 class Adapter(Protocol):
@@ -150,7 +136,8 @@ class MllpAdapter:
 
 
 def open_adapter(
-    destination: WebhookDestination | FhirDestination | MllpDestination, reporting: Reporting
+    destination: WebhookDestination | FhirDestination | MllpDestination | SenaiteDestination,
+    reporting: Reporting,
 ) -> Adapter:
     """Return the adapter of a destination."""
     match destination:
@@ -160,3 +147,5 @@ def open_adapter(
             return FhirAdapter(destination, reporting)
         case MllpDestination():
             return MllpAdapter(destination, reporting)
+        case SenaiteDestination():
+            return SenaiteAdapter(destination)

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 _MARK: Final = "whsec_"
 _SHORTEST_SECRET_BYTES: Final = 24
 _LONGEST_SECRET_BYTES: Final = 64
+_KEYWORD: Final = r"^[A-Za-z][A-Za-z0-9_-]{0,63}$"
 
 
 def secret_bytes(secret: SecretStr) -> bytes:
@@ -45,6 +46,12 @@ def _checked_url(url: str) -> str:
         raise ValueError("must be ASCII without blanks")
     _ = parts.port  # raises ValueError where it is no port
     return url
+
+
+def _checked_site(url: str) -> str:
+    if urlsplit(url).query:
+        raise ValueError("must hold no query")
+    return url.rstrip("/")
 
 
 HttpUrl = Annotated[str, AfterValidator(_checked_url)]
@@ -102,6 +109,28 @@ class MllpDestination(_Destination):
     """Whether it speaks TLS."""
 
 
+class SenaiteDestination(_Destination):
+    """A SENAITE LIMS, spoken to by its JSON API (senaite.jsonapi)."""
+
+    kind: Literal["senaite"]
+    """Always `senaite`."""
+    url: Annotated[HttpUrl, AfterValidator(_checked_site)]
+    """Address of the SENAITE site, such as `https://lims.example/senaite`, without `@@API`."""
+    user: str = Field(pattern=r"^[!-9;-~]{1,128}$")
+    """User name: ASCII without blanks and colons."""
+    password: SecretStr
+    """Password of the user."""
+    count_keyword: str = Field(pattern=_KEYWORD)
+    """Keyword of the analysis that takes the number of nuclei."""
+    density_keyword: str | None = Field(default=None, pattern=_KEYWORD)
+    """Keyword of the analysis that takes nuclei a square millimetre; unset sends no density."""
+    sample_from: Literal["accession", "specimen_id", "order_id"] = "accession"
+    """Which identifier of a result names the sample."""
+    sample_by: Literal["client_sample_id", "sample_id"] = "client_sample_id"
+    """What it is in SENAITE: the Client Sample ID, or SENAITE's own sample ID."""
+
+
 Destination = Annotated[
-    WebhookDestination | FhirDestination | MllpDestination, Field(discriminator="kind")
+    WebhookDestination | FhirDestination | MllpDestination | SenaiteDestination,
+    Field(discriminator="kind"),
 ]

@@ -1,17 +1,35 @@
 """From a filed state of a result to what is sent of it; the same state gives the same bytes."""
 
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import orjson
 
+from service.outputs.identity import OrderReference
 from service.outputs.report import (
     ReportedResult,
     ResultStatus,
     Review,
     amended_result,
+    answering,
     reported_result,
 )
 from service.records.results import RecordedResult, ResultVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent of a state of a result.
+
+    Attributes:
+        key: Id of the delivery.
+        control_id: What an HL7 receiver knows a resend by; empty for other destinations.
+        body: The bytes.
+    """
+
+    key: str
+    control_id: str
+    body: bytes
 
 
 def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:
@@ -21,6 +39,10 @@ def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:
         ValueError: The filed document, or the status, is none that this version knows.
     """
     report = reported_result(result.document)
+    order = result.order
+    if order is not None:
+        named = OrderReference(order.id, order.placer_number, order.filler_number)
+        report = answering(report, named, order.specimen_id)
     if version.reviewer is None:
         return report
     statuses: tuple[ResultStatus, ...] = get_args(ResultStatus)
@@ -40,6 +62,13 @@ def event_of(result: RecordedResult, version: ResultVersion) -> bytes:
             "reviewer": version.reviewer,
             "reason": version.reason,
         }
+    order: dict[str, Any] | None = None
+    if result.order is not None:
+        order = {
+            "id": result.order.id,
+            "placer_number": result.order.placer_number,
+            "filler_number": result.order.filler_number,
+        }
     return orjson.dumps(
         {
             "type": "result.created" if review is None else "result.reviewed",
@@ -52,6 +81,7 @@ def event_of(result: RecordedResult, version: ResultVersion) -> bytes:
                 "accession": result.accession,
                 "specimen_id": result.specimen_id,
                 "order_id": result.order_id,
+                "order": order,
                 "review": review,
                 "document": result.document,
             },

@@ -160,11 +160,13 @@ class _Builder:
             "category": [_PATHOLOGY],
             "issued": result.changed_utc,
         }
-        order = result.identity.order_id
-        if order is not None:
-            placed = identifier(order, self._systems.order)
-            context["basedOn"] = [{"type": "ServiceRequest", "identifier": placed}]
-        return context
+        numbers = (result.identity.order_id, result.filler_number)
+        based_on = [
+            {"type": "ServiceRequest", "identifier": identifier(number, self._systems.order)}
+            for number in numbers
+            if number is not None
+        ]
+        return {**context, "basedOn": based_on} if based_on else context
 
     def _report(self, observations: list[Resource]) -> Resource:
         result = self._result

@@ -4,7 +4,8 @@ The shape is that of IHE LAB-3 (Order Results Management), without PID: this ser
 patient, the receiver binds the result by order, specimen or accession.
 
     MSH      who, when, control id
-    ORC OBR  the order: placer number (order_id), filler number (result id), accession
+    ORC OBR  the order: placer number (order_id), filler number (result id), accession (OBR-18),
+             the number that the laboratory system gave the order (OBR-20)
       NTE    research use only; quality flags; the review
       OBX    NM count, SN interval, NM density, NM share of the image
     SPM      the specimen
@@ -100,6 +101,7 @@ def build_oru_r01(
                 3: filler,
                 4: _coded(codes.report),
                 18: escape(identity.accession or ""),
+                20: escape(result.filler_number or ""),
                 22: changed,
                 24: "SP",  # table 0074: surgical pathology
                 25: status,

@@ -69,9 +69,9 @@ def encode_labels(labels: NDArray[np.integer[Any]]) -> bytes:
     return _encode(labels.astype(np.uint16), _MASK_PARAMETERS)
 
 
-def encode_probability(probability: NDArray[np.uint8]) -> bytes:
-    """Encode a probability map (H, W), 0..255 for 0..1, as 8-bit grayscale PNG."""
-    return _encode(probability, _SMOOTH_PARAMETERS)
+def encode_map(values: NDArray[np.uint8]) -> bytes:
+    """Encode a probability or distance map (H, W), 0..255 for 0..1, as 8-bit grayscale PNG."""
+    return _encode(values, _SMOOTH_PARAMETERS)
 
 
 def encode_rgb(pixels: NDArray[np.uint8]) -> bytes:

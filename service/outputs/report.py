@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import orjson
 
-from service.outputs.identity import ResultIdentity
+from service.outputs.identity import OrderReference, ResultIdentity
 
 ResultStatus = Literal["preliminary", "final", "corrected", "cancelled"]
 """Where a result stands: made by the model, accepted, edited, or rejected by a person."""
@@ -85,6 +85,7 @@ class ReportedResult:
     Attributes:
         id: Identifier of the result, a UUID in 32 hexadecimal digits.
         identity: The laboratory's identifiers.
+        filler_number: Number that the laboratory system gave the order; None where it gave none.
         created_utc: When the image was segmented, ISO 8601 in UTC.
         status: Where the result stands.
         count: Number of nuclei; the reviewer's where one edited it.
@@ -114,6 +115,7 @@ class ReportedResult:
 
     id: str
     identity: ResultIdentity
+    filler_number: str | None
     created_utc: str
     status: ResultStatus
     count: int
@@ -206,6 +208,23 @@ def amended_result(
     )
 
 
+def answering(
+    result: ReportedResult, order: OrderReference, specimen_id: str | None
+) -> ReportedResult:
+    """Return a result with the numbers of an order that came after it.
+
+    Args:
+        result: As it was made.
+        order: The order.
+        specimen_id: The order's specimen, for a result that names none.
+    """
+    own = result.identity
+    identity = ResultIdentity(
+        own.accession, own.specimen_id or specimen_id, own.order_id or order.placer_number
+    )
+    return replace(result, identity=identity, filler_number=order.filler_number)
+
+
 def _read(document: Mapping[str, Any]) -> ReportedResult:
     model, image, parameters = document["model"], document["image"], document["parameters"]
     identity, software = document["identity"], document["software"]
@@ -219,6 +238,7 @@ def _read(document: Mapping[str, Any]) -> ReportedResult:
         identity=ResultIdentity(
             identity["accession"], identity["specimen_id"], identity["order_id"]
         ),
+        filler_number=(document.get("order") or {}).get("filler_number"),
         created_utc=document["created_utc"],
         status=status,
         count=document["count"],

@@ -11,6 +11,7 @@
         │   or failed: later                                │       │
         └───────────────────────────────────────────────────┴───────┘
 ```
+States of a result that waits for its order are `held` until `release` makes them pending.
 A claim is a lease: if its process dies, the row is due again when the lease runs out. States of one
 result go to one destination in order, so that no old count overwrites a corrected one.
 """
@@ -23,12 +24,12 @@ from typing import Any, Final, Literal
 from sqlalchemy import Connection, Row, Select, delete, exists, insert, select, update
 from sqlalchemy.orm import aliased
 
-from service.errors import DeliverySupersededError, UnknownDeliveryError
+from service.errors import DeliveryHeldError, DeliverySupersededError, UnknownDeliveryError
 from service.records.audit import Transaction
-from service.records.schema import DeliveryRow, DisabledDestinationRow
+from service.records.schema import DeliveryRow, DisabledDestinationRow, HeldResultRow
 from service.records.times import utc_after, utc_now
 
-DeliveryStatus = Literal["pending", "delivered", "dead"]
+DeliveryStatus = Literal["pending", "delivered", "dead", "held"]
 _ACTOR: Final = "service"
 _DISABLED: Final = "the destination answered 410 before and is disabled"
 _LONGEST_OUTCOME: Final = 255
@@ -45,7 +46,8 @@ class Delivery:
         result_id: Which result.
         version: Which state of it.
         destination: Name of the destination.
-        status: `pending`, `delivered`, or `dead`: given up until somebody resends it.
+        status: `pending`, `delivered`, `dead`: given up until somebody resends it, or `held`: its
+            result waits for an order.
         attempts: How often it was sent, or tried to.
         created_utc: When the state was filed.
         queued_utc: When it was queued, or queued again.
@@ -78,9 +80,13 @@ def enqueue(transaction: Transaction, result_id: str, version: int) -> None:
     if not transaction.destinations:
         return
     disabled = set(transaction.connection.scalars(select(DisabledDestinationRow.name)))
+    waits = select(HeldResultRow.result_id).where(HeldResultRow.result_id == result_id)
+    held = transaction.connection.execute(waits).first() is not None
     for destination in transaction.destinations:
         key = delivery_id(result_id, version, destination)
         status: DeliveryStatus = "dead" if destination in disabled else "pending"
+        if held:
+            status = "held"
         sequence = _tell(
             transaction, "queued", result_id, delivery=key, destination=destination, version=version
         )
@@ -99,9 +105,35 @@ def enqueue(transaction: Transaction, result_id: str, version: int) -> None:
                 "queued_utc": now,
                 "next_utc": now,
                 "in_flight": False,
-                "outcome": None if status == "pending" else _DISABLED,
+                "outcome": _DISABLED if status == "dead" else None,
             },
         )
+
+
+def release(transaction: Transaction, result_id: str) -> None:
+    """Put the held states of a result on their way, each with an audit row."""
+    connection = transaction.connection
+    disabled = set(connection.scalars(select(DisabledDestinationRow.name)))
+    held = (
+        select(DeliveryRow.__table__)
+        .where(DeliveryRow.result_id == result_id, DeliveryRow.status == "held")
+        .order_by(DeliveryRow.sequence)
+    )
+    for row in connection.execute(held).all():
+        waiting = _delivery(row)
+        now = utc_now()
+        off = waiting.destination in disabled
+        connection.execute(
+            update(DeliveryRow)
+            .where(DeliveryRow.id == waiting.id)
+            .values(
+                status="dead" if off else "pending",
+                queued_utc=now,
+                next_utc=now,
+                outcome=_DISABLED if off else None,
+            )
+        )
+        _tell_of(transaction, "released", waiting)
 
 
 def _due(destination: str) -> Select[Any]:
@@ -211,10 +243,13 @@ def resend(transaction: Transaction, key: str, *, actor: str) -> Delivery:
 
     Raises:
         UnknownDeliveryError: There is none of that id.
+        DeliveryHeldError: Its result waits for an order.
         DeliverySupersededError: A later state of the result was queued to the same destination.
     """
     connection = transaction.connection
     found = get_delivery(connection, key)
+    if found.status == "held":
+        raise DeliveryHeldError("The result waits for its order; it is delivered once that comes.")
     later = select(DeliveryRow.id).where(
         DeliveryRow.result_id == found.result_id,
         DeliveryRow.destination == found.destination,
@@ -296,7 +331,7 @@ def _finish(
     fenced: bool = True,
 ) -> None:
     outcome = outcome[:_LONGEST_OUTCOME]
-    action = {"delivered": "acknowledged", "pending": "failed", "dead": "dead"}[status]
+    action = {"delivered": "acknowledged", "pending": "failed"}.get(status, "dead")
     _tell_of(transaction, action, attempt, outcome=outcome)
     statement = update(DeliveryRow).where(DeliveryRow.id == attempt.id)
     if fenced:

@@ -1,7 +1,5 @@
 """Results: written once with their audit row, read by id or page by page."""
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,10 +8,18 @@ from typing import Any, Final, Literal
 import orjson
 from sqlalchemy import Connection, Row, insert, select
 
-from service.errors import InvalidParameterError, UnknownResultError
+from service.errors import UnknownResultError
 from service.records.audit import Transaction, canonical_json, sha256_text
+from service.records.bindings import UNSETTLED, Settlement, settle
 from service.records.outbox import enqueue
-from service.records.schema import ResultImageRow, ResultRow, ResultVersionRow
+from service.records.schema import (
+    HeldResultRow,
+    OrderResultRow,
+    OrderRow,
+    ResultImageRow,
+    ResultRow,
+    ResultVersionRow,
+)
 
 Status = Literal["preliminary", "final", "corrected", "cancelled"]
 PRELIMINARY: Final[Status] = "preliminary"
@@ -45,6 +51,7 @@ class NewResult:
         document: The JSON answer without nuclei and mask.
         image: The file as sent, where images are kept.
         labels_png: The labels as 16-bit PNG, where images are kept.
+        settlement: Which order it answers, and what becomes of it if there is none.
     """
 
     id: str
@@ -63,6 +70,7 @@ class NewResult:
     document: Mapping[str, Any]
     image: bytes | None = None
     labels_png: bytes | None = None
+    settlement: Settlement = UNSETTLED
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,20 +106,41 @@ class ResultVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundOrder:
+    """The order that a result answers.
+
+    Attributes:
+        id: Identifier of the order.
+        placer_number: Number that its placer gave it.
+        filler_number: Number that the laboratory system gave it.
+        specimen_id: Its specimen, where it has one.
+        bound_utc: Since when the result answers it.
+    """
+
+    id: str
+    placer_number: str
+    filler_number: str | None
+    specimen_id: str | None
+    bound_utc: str
+
+
+@dataclass(frozen=True, slots=True)
 class RecordedResult:
-    """A result as it is filed.
+    """A result as it is filed, with the numbers of the order that it answers.
 
     Attributes:
         id: Identifier of the result.
         sequence: Number of its row in the audit trail; results are listed in this order.
         caller: Who asked for it.
         accession: Identifier of the case.
-        specimen_id: Identifier of the specimen.
-        order_id: Identifier of the order.
+        specimen_id: Identifier of the specimen: the caller's, else the order's.
+        order_id: Number of the order: the caller's, else the order's placer number.
         pixel_sha256: Of the decoded pixels.
         software: Versions by name.
         document: The JSON answer as it was sent, without nuclei and mask.
         current: Its present state.
+        order: The order that it answers.
+        held_utc: Since when it waits for its order and is not delivered; None where it does not.
     """
 
     id: str
@@ -124,29 +153,8 @@ class RecordedResult:
     software: dict[str, str]
     document: dict[str, Any]
     current: ResultVersion
-
-
-@dataclass(frozen=True, slots=True)
-class ResultFilter:
-    """Which results are listed; None asks nothing.
-
-    Attributes:
-        accession: Exactly this.
-        specimen_id: Exactly this.
-        order_id: Exactly this.
-        model: Name, or `name:version`.
-        status: Exactly this.
-        since_utc: Made at this time or later.
-        until_utc: Made before this time.
-    """
-
-    accession: str | None = None
-    specimen_id: str | None = None
-    order_id: str | None = None
-    model: str | None = None
-    status: str | None = None
-    since_utc: str | None = None
-    until_utc: str | None = None
+    order: BoundOrder | None = None
+    held_utc: str | None = None
 
 
 def record_digest(columns: Mapping[str, Any]) -> str:
@@ -218,15 +226,30 @@ def add_result(transaction: Transaction, result: NewResult) -> int:
     sequence = transaction.audit(
         "result.created", actor=result.caller, subject=result.id, details=details
     )
+    settle(transaction, result.id, result.accession, result.settlement, actor=result.caller)
     enqueue(transaction, result.id, first.version)
     return sequence
 
 
-_JOINED = select(ResultRow.__table__, ResultVersionRow.__table__).join_from(
-    ResultRow,
-    ResultVersionRow,
-    (ResultVersionRow.result_id == ResultRow.id) & (ResultVersionRow.version == ResultRow.version),
+JOINED = (
+    select(
+        ResultRow.__table__,
+        ResultVersionRow.__table__,
+        OrderRow.__table__,
+        OrderResultRow.bound_utc,
+        HeldResultRow.held_utc,
+    )
+    .join_from(
+        ResultRow,
+        ResultVersionRow,
+        (ResultVersionRow.result_id == ResultRow.id)
+        & (ResultVersionRow.version == ResultRow.version),
+    )
+    .outerjoin(OrderResultRow, OrderResultRow.result_id == ResultRow.id)
+    .outerjoin(OrderRow, OrderRow.id == OrderResultRow.order_id)
+    .outerjoin(HeldResultRow, HeldResultRow.result_id == ResultRow.id)
 )
+"""Each result with its present version, its order, and whether it is held."""
 
 
 def _version(row: Row[Any]) -> ResultVersion:
@@ -235,20 +258,39 @@ def _version(row: Row[Any]) -> ResultVersion:
     return ResultVersion(**{name: values[table.c[name]] for name in ResultVersion.__slots__})
 
 
-def _recorded(row: Row[Any]) -> RecordedResult:
+def _bound_order(row: Row[Any]) -> BoundOrder | None:
+    columns = OrderRow.__table__.c
+    values = row._mapping  # noqa: SLF001  SQLAlchemy's public name
+    if values[columns.id] is None:
+        return None
+    return BoundOrder(
+        id=values[columns.id],
+        placer_number=values[columns.placer_number],
+        filler_number=values[columns.filler_number],
+        specimen_id=values[columns.specimen_id],
+        bound_utc=values["bound_utc"],
+    )
+
+
+def recorded(row: Row[Any]) -> RecordedResult:
+    """Return a row of `JOINED`."""
     columns = ResultRow.__table__.c
     values = row._mapping  # noqa: SLF001  SQLAlchemy's public name
+    order = _bound_order(row)
+    ordered = (order.specimen_id, order.placer_number) if order is not None else (None, None)
     return RecordedResult(
         id=values[columns.id],
         sequence=values[columns.sequence],
         caller=values[columns.caller],
         accession=values[columns.accession],
-        specimen_id=values[columns.specimen_id],
-        order_id=values[columns.order_id],
+        specimen_id=values[columns.specimen_id] or ordered[0],
+        order_id=values[columns.order_id] or ordered[1],
         pixel_sha256=values[columns.pixel_sha256],
         software=orjson.loads(values[columns.software]),
         document=orjson.loads(values[columns.document]),
         current=_version(row),
+        order=order,
+        held_utc=values["held_utc"],
     )
 
 
@@ -258,10 +300,10 @@ def get_result(connection: Connection, result_id: str) -> RecordedResult:
     Raises:
         UnknownResultError: There is none of that id.
     """
-    row = connection.execute(_JOINED.where(ResultRow.id == result_id)).one_or_none()
+    row = connection.execute(JOINED.where(ResultRow.id == result_id)).one_or_none()
     if row is None:
         raise UnknownResultError("No result of that id is recorded.")
-    return _recorded(row)
+    return recorded(row)
 
 
 def get_versions(connection: Connection, result_id: str) -> list[ResultVersion]:
@@ -278,55 +320,3 @@ def get_versions(connection: Connection, result_id: str) -> list[ResultVersion]:
     if not rows:
         raise UnknownResultError("No result of that id is recorded.")
     return [_version(row) for row in rows]
-
-
-def list_results(
-    connection: Connection, wanted: ResultFilter, *, cursor: str | None, most: int
-) -> tuple[list[RecordedResult], str | None]:
-    """Return a page of results, the newest first, and the cursor of the next page.
-
-    Args:
-        connection: To read with.
-        wanted: Which results.
-        cursor: From the page before; None begins.
-        most: Results on the page.
-
-    Raises:
-        InvalidParameterError: The cursor is none of ours.
-    """
-    query = _JOINED.order_by(ResultRow.sequence.desc()).limit(most + 1)
-    for name in ("accession", "specimen_id", "order_id", "status"):
-        value = getattr(wanted, name)
-        if value is not None:
-            query = query.where(ResultRow.__table__.c[name] == value)
-    if wanted.model is not None:
-        name, _, version = wanted.model.partition(":")
-        query = query.where(ResultRow.model_name == name)
-        if version:
-            query = query.where(ResultRow.model_version == version)
-    if wanted.since_utc is not None:
-        query = query.where(ResultRow.created_utc >= wanted.since_utc)
-    if wanted.until_utc is not None:
-        query = query.where(ResultRow.created_utc < wanted.until_utc)
-    if cursor is not None:
-        query = query.where(ResultRow.sequence < _sequence_of(cursor))
-    page = [_recorded(row) for row in connection.execute(query)]
-    more = len(page) > most
-    return page[:most], _cursor_of(page[most - 1].sequence) if more else None
-
-
-def _cursor_of(sequence: int) -> str:
-    return base64.urlsafe_b64encode(f"before:{sequence}".encode()).decode().rstrip("=")
-
-
-def _sequence_of(cursor: str) -> int:
-    try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (binascii.Error, ValueError):
-        text = ""
-    word, _, number = text.partition(":")
-    if word != "before" or not number.isdecimal() or len(number) > 18:
-        raise InvalidParameterError(
-            "The cursor is none that this service gave out; begin without one.", parameter="cursor"
-        )
-    return int(number)

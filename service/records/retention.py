@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Final
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, exists, select
 
 from service.errors import KaryonError
 from service.records.audit import Transaction
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
-from service.records.schema import ResultImageRow, ResultRow
+from service.records.schema import OrderResultRow, OrderRow, ResultImageRow, ResultRow
 from service.records.times import utc_after
 
 _BETWEEN_ROUNDS_S: Final = 3600.0
@@ -31,6 +31,21 @@ def purge_results(transaction: Transaction, before_utc: str, most: int) -> int:
     for result_id in old:
         transaction.audit("result.purged", actor=SERVICE, subject=result_id, details={})
     transaction.connection.execute(delete(ResultRow).where(ResultRow.id.in_(old)))
+    return len(old)
+
+
+def purge_orders(transaction: Transaction, before_utc: str, most: int) -> int:
+    """Remove up to `most` orders unchanged since a time and without results; return how many."""
+    answered = exists().where(OrderResultRow.order_id == OrderRow.id)
+    old: Sequence[str] = transaction.connection.scalars(
+        select(OrderRow.id)
+        .where(OrderRow.changed_utc < before_utc, ~answered)
+        .order_by(OrderRow.sequence)
+        .limit(most)
+    ).all()
+    for order_id in old:
+        transaction.audit("order.purged", actor=SERVICE, subject=order_id, details={})
+    transaction.connection.execute(delete(OrderRow).where(OrderRow.id.in_(old)))
     return len(old)
 
 
@@ -56,16 +71,18 @@ async def purge_once(
 
     Args:
         recorder: Where.
-        result_days: Days that results are kept; None keeps them for ever.
+        result_days: Days that results are kept, and orders after their last change; None keeps both
+            for ever.
         image_days: Days that images are kept; None keeps them as long as their results.
 
     Returns:
         Results and images that were removed.
     """
-    removed = {"results": 0, "images": 0}
+    removed = {"results": 0, "images": 0, "orders": 0}
     for what, days, purge in (
         ("images", image_days, purge_images),
         ("results", result_days, purge_results),
+        ("orders", result_days, purge_orders),
     ):
         while days is not None:
             before_utc = utc_after(-days * _DAY_S)

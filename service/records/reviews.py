@@ -16,6 +16,7 @@ from sqlalchemy import update
 
 from service.errors import ReviewConflictError, StaleVersionError
 from service.records.audit import Transaction
+from service.records.bindings import follow_result
 from service.records.outbox import enqueue
 from service.records.results import (
     RecordedResult,
@@ -124,5 +125,6 @@ def add_review(
             "after": {"status": after.status, "count": after.count},
         },
     )
+    follow_result(transaction, result_id, actor=actor)
     enqueue(transaction, result_id, after.version)
     return get_result(transaction.connection, result_id)

@@ -5,7 +5,9 @@
                         ▲ sequence
  results ───────────────┤              one row a result, never changed but for status and version
    ├─ result_versions ──┘              one row for each state it was in, the first made by the model
-   └─ result_images                    only where images are kept
+   ├─ result_images                    only where images are kept
+   ├─ order_results ──► orders         what a laboratory ordered, and which results answer it
+   └─ held_results                     not delivered before their order comes
  idempotency_keys    api_keys
 ```
 Times are UTC text (`service.records.times`), digests are hexadecimal SHA-256.
@@ -144,6 +146,46 @@ class DisabledDestinationRow(Base):
 
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
     disabled_utc: Mapped[str] = mapped_column(String(24))
+
+
+class OrderRow(Base):
+    """What a laboratory ordered; never changed but for status and the time of its last change."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger, unique=True)
+    created_utc: Mapped[str] = mapped_column(String(24))
+    caller: Mapped[str] = mapped_column(String(255))
+    placer_number: Mapped[str] = mapped_column(String(64), unique=True)
+    filler_number: Mapped[str | None] = mapped_column(String(64))
+    accession: Mapped[str] = mapped_column(String(64), index=True)
+    specimen_id: Mapped[str | None] = mapped_column(String(64))
+    status: Mapped[str] = mapped_column(String(16))
+    changed_utc: Mapped[str] = mapped_column(String(24))
+
+
+class OrderResultRow(Base):
+    """A result answers an order; a result answers one at most."""
+
+    __tablename__ = "order_results"
+
+    result_id: Mapped[str] = mapped_column(
+        ForeignKey("results.id", ondelete="CASCADE"), primary_key=True
+    )
+    order_id: Mapped[str] = mapped_column(ForeignKey("orders.id", ondelete="CASCADE"), index=True)
+    bound_utc: Mapped[str] = mapped_column(String(24))
+
+
+class HeldResultRow(Base):
+    """A result that is not delivered before an order of its accession comes."""
+
+    __tablename__ = "held_results"
+
+    result_id: Mapped[str] = mapped_column(
+        ForeignKey("results.id", ondelete="CASCADE"), primary_key=True
+    )
+    held_utc: Mapped[str] = mapped_column(String(24))
 
 
 class ApiKeyRow(Base):

@@ -8,6 +8,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from service.records.audit import FIRST_HASH, HEAD_ID, AuditEntry, read_entries
+from service.records.order_verification import OrderTrail, TamperedError
 from service.records.results import bytes_digest, record_digest, version_digest
 from service.records.schema import (
     AuditHeadRow,
@@ -17,10 +18,6 @@ from service.records.schema import (
 )
 
 _ROWS_AT_ONCE = 1000
-
-
-class TamperedError(Exception):
-    """The first thing that is not as it was written; the message says what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +54,7 @@ class _Chain:
         self.sequence = 0
         self.hash = FIRST_HASH
         self.results: dict[str, _Expected] = {}
+        self.orders = OrderTrail()
         self._anchor = anchor
 
     def follow(self, entry: AuditEntry) -> None:
@@ -92,10 +90,11 @@ class _Chain:
             )
 
     def _remember(self, entry: AuditEntry) -> None:
+        details = orjson.loads(entry.details)
+        self.orders.remember(entry, details)
         if entry.action == "result.purged":
             self.results.pop(entry.subject, None)
             return
-        details = orjson.loads(entry.details)
         if entry.action == "result.created":
             self.results[entry.subject] = _Expected(
                 details["record_sha256"],
@@ -145,6 +144,7 @@ def verify(connection: Connection, anchor: tuple[int, str] | None = None) -> Ver
         _check_head(connection, chain)
         for _ in _sound_results(connection, chain.results):
             results += 1
+        chain.orders.check(connection)
     except TamperedError as error:
         problem = str(error)
     except (TypeError, ValueError, KeyError):

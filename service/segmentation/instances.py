@@ -80,9 +80,7 @@ def separate(
         seeds, first = _seeds_by_shape(foreground)
     framed = _grow(foreground, seeds, first)
     _fill_framed(framed)
-    before, after = _renumber(framed, min_area_px)
-    if min_mean_probability > 0:
-        after = _drop_doubtful(framed, framed_maps, after, min_mean_probability)
+    before, after = _renumber(framed, framed_maps, min_area_px, min_mean_probability)
     if after < before:
         # A dropped speck may have lain within another nucleus, and left a hole.
         _fill_framed(framed)
@@ -220,31 +218,26 @@ def _flood(inside: NDArray[np.uint8], markers: NDArray[np.int32]) -> None:
         open_px = open_px[flat[open_px] == 0]
 
 
-def _renumber(labels: NDArray[np.int32], min_area_px: float) -> tuple[int, int]:
-    """Drop small labels and number the others 1..n, in place; return how many were and are."""
+def _renumber(
+    labels: NDArray[np.int32], maps: Any, min_area_px: float, min_mean_probability: float
+) -> tuple[int, int]:
+    """Drop small and doubtful labels and number the others 1..n, in place.
+
+    Returns:
+        How many there were, and are.
+    """
     position = np.flatnonzero(labels != 0)
     flat = labels.ravel()
     label_at = flat[position]
     area = np.bincount(label_at)
     kept = area >= max(1.0, min_area_px)
+    if min_mean_probability > 0:
+        probability = cv2.extractChannel(maps, 0).ravel()[position]
+        total = np.bincount(label_at, weights=probability)
+        kept &= total >= min_mean_probability * 255 * area
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     flat[position] = number[label_at]
     return int(np.count_nonzero(area)), int(np.count_nonzero(kept))
-
-
-def _drop_doubtful(
-    labels: NDArray[np.int32], maps: Any, count: int, min_mean_probability: float
-) -> int:
-    """Drop nuclei of little mean probability and number the others, in place; how many are left."""
-    position = np.flatnonzero(labels != 0)
-    flat = labels.ravel()
-    label_at = flat[position]
-    probability = cv2.extractChannel(maps, 0).ravel()[position]
-    total = np.bincount(label_at, weights=probability, minlength=count + 1)
-    kept = total >= min_mean_probability * 255 * np.bincount(label_at, minlength=count + 1)
-    kept[0] = False
-    flat[position] = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[label_at]
-    return int(np.count_nonzero(kept))
 
 
 def _fill_framed(labels: NDArray[np.int32]) -> None:

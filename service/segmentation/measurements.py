@@ -45,17 +45,25 @@ def measure(labels: NDArray[np.int32], probability: NDArray[np.uint8]) -> list[N
     """
     if labels.shape != probability.shape:
         raise ValueError(f"labels {labels.shape} and probability {probability.shape} differ")
-    rows, columns = np.nonzero(labels != 0)
-    if not len(rows):
+    # One number a pixel instead of row and column: half the time of everything that follows.
+    flat = labels.ravel()
+    position = np.flatnonzero(flat != 0)
+    if not len(position):
         return []
-    label_at = labels[rows, columns]
+    label_at = flat[position]
+    rows, columns = np.divmod(position, labels.shape[1])
     area = np.bincount(label_at)
     present = np.flatnonzero(area)
     x_sum = np.bincount(label_at, weights=columns)
     y_sum = np.bincount(label_at, weights=rows)
-    probability_sum = np.bincount(label_at, weights=probability[rows, columns])
-    left, top = (_extreme(np.minimum, label_at, axis, len(area)) for axis in (columns, rows))
-    right, bottom = (_extreme(np.maximum, label_at, axis, len(area)) for axis in (columns, rows))
+    probability_sum = np.bincount(label_at, weights=probability.ravel()[position])
+    left = _extreme(np.minimum, label_at, columns, len(area))
+    right = _extreme(np.maximum, label_at, columns, len(area))
+    top, bottom = np.empty_like(left), np.empty_like(right)
+    # Pixels come row by row: of each label the first one lies in its top row, the last in its
+    # bottom row, and of several assignments to one place the last one stays.
+    top[label_at[::-1]] = rows[::-1]
+    bottom[label_at] = rows
     nuclei = []
     for label in present.tolist():
         x, y = int(left[label]), int(top[label])

@@ -166,7 +166,9 @@ def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: b
 def _stain_flag(
     figures: QualityFigures, reference: QualityReference, *, empty: bool
 ) -> QualityFlag:
-    comparison, stain = reference.stain, figures.stain
+    comparison, stain = reference.tints, figures.tints
+    if comparison is None:
+        comparison, stain = reference.stain, figures.stain
     if stain is None and reference.colour is not None:
         # No nuclei to take colours from, which may itself come from the stain.
         comparison, stain = reference.colour, figures.colour
@@ -180,9 +182,9 @@ def _stain_flag(
         "natural log-odds of a shifted stain",
         "above",
         good="The colours are like those the model was trained on.",
-        bad="The colours are unlike the H&E stains the model was trained on (another stain, faded"
-        " or overstained tissue, or a scanner's white balance). Nuclei may be missed or invented:"
-        " compare the outlines with the image before using the count.",
+        bad="The colours are unlike the H&E stains the model was trained on (another stain, swapped"
+        " channels, or a scanner's colours). Nuclei may be missed or invented: compare the outlines"
+        " with the image before using the count.",
         unmeasured="Not assessed: no nuclei and tissue to take colours from.",
     )
 
@@ -190,41 +192,73 @@ def _stain_flag(
 def _magnification_flag(
     figures: QualityFigures, reference: QualityReference, mpp: float, *, hidden: bool
 ) -> QualityFlag:
-    """Estimate the resolution, and compare it with the one that was given or assumed.
-
-    Nuclei of twice the size mean half the micrometres a pixel. The other way round size alone does
-    not tell: a tumour at half the magnification has nuclei of a lymphocyte's size. Its texture is
-    finer, though, so both are weighed together.
-    """
-    comparison, scale = reference.magnification, figures.scale
-    usual_px, most_px = reference.median_core_px, reference.most_median_core_px
-    if comparison is None or usual_px is None or most_px is None:
-        return _flag(
-            "magnification_mismatch", None, None, "um/px", "above", good="", bad="", unmeasured=""
-        )
+    """Estimate the resolution, and compare it with the one that was given or assumed."""
+    stated = reference.coarse is not None or reference.magnification is not None
+    estimate = None
+    if stated and not hidden:
+        judge = _scale_by_texture if reference.coarse is None else _scale_by_size
+        estimate = judge(figures, reference)
     # Where the odds are at the threshold, the estimate is halfway between the two scales.
-    threshold = mpp * math.sqrt(2)
-    direction: Direction = "above"
-    estimate: float | None = None
-    if scale is not None and figures.median_core_px is not None and not hidden:
-        if figures.median_core_px > most_px:
-            estimate = mpp * math.sqrt(usual_px / figures.median_core_px)
-            threshold, direction = mpp * math.sqrt(usual_px / most_px), "below"
-        else:
-            odds = comparison.log_odds(scale) - comparison.most_log_odds
-            estimate = mpp * 2 ** (1 / (1 + math.exp(-odds)))
+    ratio, limit = (None, math.sqrt(2)) if estimate is None else estimate
+    value = None if ratio is None else mpp * ratio
     return _flag(
         "magnification_mismatch",
-        estimate,
-        threshold,
+        value,
+        mpp * limit if stated else None,
         "um/px",
-        direction,
-        good="Nuclei and texture fit the resolution.",
-        bad=f"Nuclei and texture look like {estimate or 0:.2g} um/px, but {mpp:.3g} um/px was given"
+        "above" if limit > 1 else "below",
+        good="The nuclei fit the resolution.",
+        bad=f"The nuclei look like {value or 0:.2g} um/px, but {mpp:.3g} um/px was given"
         " or assumed. Give the scanner's resolution as `mpp` (0.25 is 40x, 0.5 is 20x); the count"
         " and all areas depend on it.",
         unmeasured="Not assessed: too few nuclei, too little tissue, or a blurred image.",
     )
+
+
+def _scale_by_size(
+    figures: QualityFigures, reference: QualityReference
+) -> tuple[float, float] | None:
+    """Tell half and twice the resolution by the size of the nuclei.
+
+    Returns:
+        Estimated resolution over the stated one, and the ratio beyond which the flag fires.
+    """
+    coarse, fine, size = reference.coarse, reference.fine, figures.size
+    if coarse is None or size is None:
+        return None
+    above = coarse.log_odds(size) - coarse.most_log_odds
+    below = -math.inf if fine is None else fine.log_odds(size) - fine.most_log_odds
+    if below > max(above, 0):
+        return 2 ** -_share(below), 1 / math.sqrt(2)
+    return 2 ** _share(above), math.sqrt(2)
+
+
+def _scale_by_texture(
+    figures: QualityFigures, reference: QualityReference
+) -> tuple[float, float] | None:
+    """Tell the resolution by nuclei and texture together, as model files of old have it.
+
+    Nuclei of twice the size mean half the micrometres a pixel. The other way round size alone does
+    not tell: a tumour at half the magnification has nuclei of a lymphocyte's size.
+
+    Returns:
+        As `_scale_by_size`.
+    """
+    comparison, scale = reference.magnification, figures.scale
+    usual_px, most_px = reference.median_core_px, reference.most_median_core_px
+    median_px = figures.median_core_px
+    if comparison is None or usual_px is None or most_px is None:
+        return None
+    if scale is None or median_px is None:
+        return None
+    if median_px > most_px:
+        return math.sqrt(usual_px / median_px), math.sqrt(usual_px / most_px)
+    return 2 ** _share(comparison.log_odds(scale) - comparison.most_log_odds), math.sqrt(2)
+
+
+def _share(log_odds: float) -> float:
+    """Probability, 0..1, of natural log-odds."""
+    return 1 / (1 + math.exp(-log_odds))
 
 
 def _merged_flag(figures: QualityFigures, reference: QualityReference) -> QualityFlag:

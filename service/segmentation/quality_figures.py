@@ -2,7 +2,7 @@
 
     pixels ─┬─ mean of 8x8 blocks ─► tissue mask ─► tissue fraction
             ├─ octave bands of the green channel, on tissue ─► sharpness, texture
-            └─ optical density of nuclei and of other tissue ─► stain, colour
+            └─ optical density of nuclei and of other tissue ─► stain, tints, colour
     maps ──── cores of the nuclei ─► their areas             nuclei ─► outlines that look merged
 
 Everything is measured at the model's own resolution. Of a large image the tissue is found all over,
@@ -18,12 +18,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.colour_figures import measure_colour
+from service.segmentation.colour_figures import block_density, measure_colour
 from service.segmentation.measurements import Nucleus
+from service.segmentation.stain_figures import measure_stain
 
 BANDS: Final = 4
 """Octaves: detail of about 2, 4, 8 and 16 px."""
 LEAST_NUCLEI: Final = 6
+"""Fewer say nothing about how usual an outline is."""
+LEAST_SIZED: Final = 4
 """Fewer say nothing about the usual size."""
 
 _BLOCK_PX: Final = 8
@@ -36,10 +39,7 @@ _WINDOW_PX: Final = 512
 _MOST_WINDOWS: Final = 9
 _LEAST_SIDE_PX: Final = 64
 _LEAST_BLOCKS: Final = 16
-_STAIN_STEP_PX: Final = 4
-_LEAST_STAINED: Final = 20
 _LEAST_CORE_PX: Final = 12
-_LEAST_TISSUE_DENSITY: Final = 0.2
 # Rounding to 256 levels is noise of 1/12 level squared; without it a smooth image would seem to
 # have detail.
 _ROUNDING_NOISE: Final = 1 / 12
@@ -56,7 +56,6 @@ _MOST_OUTLINES: Final = 200
 _MERGED_SOLIDITY: Final = 0.9
 _MERGED_AREA_RATIO: Final = 1.4
 _SURELY_MERGED_AREA_RATIO: Final = 3.0
-_MOST_STAINED: Final = 2000
 _DENSITY: Final = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.float32)
 
 
@@ -68,13 +67,14 @@ class QualityFigures:
         tissue_fraction: Share of the image that is tissue, 0..1.
         bands: log2 of the energy ratio of neighbouring octave bands of the green channel on
             tissue, finer to coarser, shape (BANDS - 1,).
-        stain: Shape (6,): red minus blue and green minus a third, as shares of the optical
-            density, of nuclei and of other tissue; then the natural logarithm of both densities.
-        median_core_px: Median area of the nuclei's cores.
-        size: Shape (2,): log2 of the median and of the area-weighted median core area.
+        stain: Colours and densities of nuclei and of other tissue; see `stain_figures`.
+        median_core_px: Median area of the nuclei's cores, of six or more.
+        size: Shape (2,): log2 of the median and of the area-weighted median core area, of four or
+            more.
         merged_share: Share of the nuclei whose outline looks like several, 0..1.
         clear_sharpness: `sharpness` once the camera's noise is taken off.
         colour: Colours of dark and pale tissue, nuclei or not; see `colour_figures`.
+        tints: Colours of nuclei against glass and other tissue; see `stain_figures`.
     """
 
     tissue_fraction: float
@@ -85,6 +85,7 @@ class QualityFigures:
     merged_share: float | None
     clear_sharpness: float | None = None
     colour: NDArray[np.float64] | None = None
+    tints: NDArray[np.float64] | None = None
 
     @property
     def sharpness(self) -> float | None:
@@ -131,19 +132,23 @@ def measure_quality(
         cores = foreground & _at_least(cv2.extractChannel(maps, 1), seed_threshold)
     areas = _core_areas(cores)
     median = size = None
+    if len(areas) >= LEAST_SIZED:
+        size = np.log2([np.median(areas), _weighted_median(areas)])
     if len(areas) >= LEAST_NUCLEI:
         median = float(np.median(areas))
-        size = np.log2([median, _weighted_median(areas)])
     bands, clear_sharpness = _bands(pixels, tissue)
+    density = block_density(pixels)
+    stained = measure_stain(density, foreground)
     return QualityFigures(
         tissue_fraction=fraction,
         bands=bands,
-        stain=_stain(pixels, foreground),
+        stain=None if stained is None else stained.stain,
         median_core_px=median,
         size=size,
-        merged_share=_merged_share(nuclei),
+        merged_share=merged_share(nuclei),
         clear_sharpness=clear_sharpness,
-        colour=measure_colour(pixels),
+        colour=measure_colour(density),
+        tints=None if stained is None else stained.tints,
     )
 
 
@@ -243,27 +248,6 @@ def _bands(
     return bands, float(np.log2(clear[0] / clear[2]))
 
 
-def _stain(pixels: NDArray[np.uint8], foreground: NDArray[np.uint8]) -> NDArray[np.float64] | None:
-    """Colours of nuclei and of other tissue; see `QualityFigures.stain`."""
-    if min(pixels.shape[:2]) < _LEAST_SIDE_PX:
-        return None
-    density = _DENSITY[_shrink(pixels, _STAIN_STEP_PX)].reshape(-1, 3)
-    inside = _shrink(foreground * np.uint8(255), _STAIN_STEP_PX).ravel()
-    total = density.sum(axis=1)
-    parts = []
-    for chosen in (inside > 200, (inside < 10) & (total > _LEAST_TISSUE_DENSITY)):
-        position = np.flatnonzero(chosen)
-        if len(position) < _LEAST_STAINED:
-            return None
-        position = position[:: -(-len(position) // _MOST_STAINED)]
-        colour, depth = density[position], np.maximum(total[position], 1e-3)
-        red_blue = np.median((colour[:, 0] - colour[:, 2]) / depth)
-        green = np.median(colour[:, 1] / depth) - 1 / 3
-        parts.append((red_blue, green, np.log(np.median(depth))))
-    (nucleus, other) = parts
-    return np.array([*nucleus[:2], *other[:2], nucleus[2], other[2]], dtype=np.float64)
-
-
 def _core_areas(cores: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Areas of the components; specks are left out.
 
@@ -283,8 +267,8 @@ def _weighted_median(areas: NDArray[np.float64]) -> float:
     return float(ordered[np.searchsorted(cumulative, cumulative[-1] / 2)])
 
 
-def _merged_share(nuclei: Sequence[Nucleus]) -> float | None:
-    """Share of the nuclei that are large and dented, or very large."""
+def merged_share(nuclei: Sequence[Nucleus]) -> float | None:
+    """Share of the nuclei that are large and dented, or very large; None where they are few."""
     if len(nuclei) < LEAST_NUCLEI:
         return None
     median = float(np.median([nucleus.area_px for nucleus in nuclei]))

@@ -2,19 +2,23 @@
 
 A model file carries them as `quality_reference`, plain numbers by name:
 
-    blur.least_sharpness                    stain.most_log_odds        merged.most_share
-    tissue.least_fraction                   magnification.most_log_odds
-    magnification.median_core_px            magnification.most_median_core_px
-    stain.usual.<k>.<part>     stain.shifted.<k>.<part>
-    magnification.usual.<k>.<part>          magnification.coarse.<k>.<part>
-    blur.least_clear_sharpness              colour.most_log_odds
-    colour.usual.<k>.<part>    colour.shifted.<k>.<part>
+    blur.least_sharpness           blur.least_clear_sharpness
+    tissue.least_fraction          merged.most_share
+    tints.most_log_odds            tints.usual.<k>.<part>      tints.shifted.<k>.<part>
+    colour.most_log_odds           colour.usual.<k>.<part>     colour.shifted.<k>.<part>
+    coarse.most_log_odds           coarse.usual.<k>.<part>     coarse.changed.<k>.<part>
+    fine.most_log_odds             fine.usual.<k>.<part>       fine.changed.<k>.<part>
 
-The last two lines are younger than the first files; where they are missing, blur under noise and
-stains that hide the nuclei are not looked for.
+Older files have instead, or lack, some of these and are judged by what they have:
+
+    stain.most_log_odds            stain.usual.<k>.<part>      stain.shifted.<k>.<part>
+    magnification.most_log_odds    magnification.usual.<k>.<part>
+    magnification.median_core_px   magnification.coarse.<k>.<part>
+    magnification.most_median_core_px
 
 `<part>` is `offset`, `mean.<i>` or `factor.<i>.<j>` of one Gaussian. Several Gaussians stand side
 by side, one for each data set and each change: a mean over scanners would describe none of them.
+One that weighs more than the others says so by a higher offset.
 """
 
 from collections.abc import Mapping, Sequence
@@ -131,6 +135,10 @@ class QualityReference:
         most_merged_share: Above this share of odd outlines a count is in doubt.
         least_clear_sharpness: Below it an image is blurred, noise aside.
         colour: Usual colours of tissue against shifted ones, for images without nuclei.
+        tints: Usual colours of nuclei and tissue against shifted ones; goes before `stain`.
+        coarse: Nuclei of the usual size against those of half the resolution; goes before
+            `magnification`.
+        fine: Nuclei of the usual size against those of twice the resolution; likewise.
     """
 
     least_sharpness: float | None = None
@@ -142,6 +150,9 @@ class QualityReference:
     most_merged_share: float | None = None
     least_clear_sharpness: float | None = None
     colour: Comparison | None = None
+    tints: Comparison | None = None
+    coarse: Comparison | None = None
+    fine: Comparison | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, float] | None) -> "QualityReference":
@@ -157,6 +168,9 @@ class QualityReference:
             most_merged_share=values.get("merged.most_share"),
             least_clear_sharpness=values.get("blur.least_clear_sharpness"),
             colour=_comparison("colour", "shifted", values),
+            tints=_comparison("tints", "shifted", values),
+            coarse=_comparison("coarse", "changed", values),
+            fine=_comparison("fine", "changed", values),
         )
 
 

@@ -9,6 +9,7 @@ from service.ui.batch_view import show_batch
 from service.ui.compare_view import show_comparison
 from service.ui.result_view import show_result
 from service.ui.sidebar import choose_picture, choose_service
+from service.ui.start_view import show_start
 
 MODES = ("One image", "Two models", "Batch")
 
@@ -56,7 +57,7 @@ def main() -> None:
     if mode == "Batch":
         show_batch(choices)
     elif picture is None:
-        st.markdown("Drop an image into the side bar, or choose a sample there.")
+        show_start()
     elif mode == "Two models":
         show_comparison(choices, picture)
     else:

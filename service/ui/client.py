@@ -1,7 +1,10 @@
 """The HTTP API as the app uses it: one method a route, one exception for whatever goes wrong."""
 
+import functools
 import os
+import time
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -10,6 +13,13 @@ import httpx2 as httpx
 DEFAULT_URL: Final = "http://127.0.0.1:8000"
 TIMEOUT_S: Final = 120.0
 """A large image on one core takes long; the service itself bounds the wait in its queue."""
+
+PATIENCE_S: Final = 10.0
+"""Longest wait for a service that is busy or starting, and says when to come again."""
+
+UNREACHABLE: Final = "unreachable"
+"""The `problem` of a `ServiceError` where there is no service; it may be starting."""
+_BUSY: Final = (429, 503)
 
 Parameters = dict[str, str]
 """Query parameters of `POST /segment`."""
@@ -46,6 +56,16 @@ class ServiceError(Exception):
         self.request_id = request_id
 
 
+@functools.cache
+def _connection(url: str) -> httpx.Client:
+    """Return the connections to a service, kept: making a client costs more than most answers.
+
+    All users of the app share them, so they keep no cookie that a proxy gives to one.
+    """
+    no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+    return httpx.Client(base_url=url, timeout=TIMEOUT_S, cookies=no_cookies)
+
+
 def service_url() -> str:
     """Return the service's address from KARYON_URL."""
     return os.environ.get("KARYON_URL", DEFAULT_URL).rstrip("/")
@@ -53,7 +73,7 @@ def service_url() -> str:
 
 @dataclass(frozen=True, slots=True)
 class KaryonClient:
-    """A connection to a running service; cheap to make, so each run of the script makes its own.
+    """A service and who asks it; cheap to make, so each run of the script makes its own.
 
     Attributes:
         url: Address, without a slash at the end.
@@ -69,7 +89,10 @@ class KaryonClient:
         Raises:
             ServiceError: The service refuses or is away, as with every method here.
         """
-        return self._json("GET", "/models")
+        listed = self._json("GET", "/models")
+        if not isinstance(listed.get("models"), list):
+            raise _foreign(200)
+        return listed
 
     def model(self, name: str) -> dict[str, Any]:
         """Return `GET /models/{name}`, with the contract; `name` may be `name:version`."""
@@ -105,7 +128,13 @@ class KaryonClient:
         return self._json("POST", path, json=review, headers={"If-Match": etag})
 
     def _json(self, method: str, path: str, **options: Any) -> dict[str, Any]:
-        document: dict[str, Any] = self._send(method, path, **options).json()
+        response = self._send(method, path, **options)
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        if not isinstance(document, dict):
+            raise _foreign(response.status_code)
         return document
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -113,22 +142,37 @@ class KaryonClient:
         if self.api_key:
             headers["X-API-Key"] = self.api_key
         try:
-            with httpx.Client(base_url=self.url, timeout=TIMEOUT_S) as client:
+            client = _connection(self.url)
+            deadline_s = time.monotonic() + PATIENCE_S
+            while True:
                 response = client.request(method, path, headers=headers, **options)
                 if response.is_success:
                     return response
-                raise _to_error(response, client)
+                wait_s = _told_to_wait_s(response)
+                if wait_s is None or time.monotonic() + wait_s > deadline_s:
+                    raise _to_error(response, client)
+                time.sleep(wait_s)
         except httpx.TimeoutException as error:
             raise ServiceError(
                 "The service did not answer in time",
                 f"No answer from {self.url} within {TIMEOUT_S:.0f} s.",
                 remedy="Try again, or send a smaller image.",
             ) from error
+        except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+            raise ServiceError(
+                "The service broke off",
+                f"The connection to {self.url} ended before the answer: it was stopped or is"
+                " being restarted.",
+                remedy="Wait a moment and try again; your image is still here.",
+                problem=UNREACHABLE,
+            ) from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise ServiceError(
                 "The service cannot be reached",
                 f"No connection to {self.url}.",
-                remedy="Start it with `make serve`, or set KARYON_URL to where it runs.",
+                remedy="Start it with `make serve`, or set KARYON_URL to where it runs, such as"
+                f" {DEFAULT_URL}.",
+                problem=UNREACHABLE,
             ) from error
         except UnicodeEncodeError as error:
             raise ServiceError(
@@ -138,6 +182,22 @@ class KaryonClient:
             ) from error
 
 
+def _told_to_wait_s(response: httpx.Response) -> float | None:
+    """Return how long a busy service asks to wait; None where it does not say, or is not busy."""
+    told = response.headers.get("Retry-After", "")
+    return float(told) if response.status_code in _BUSY and told.isdecimal() else None
+
+
+def _foreign(status: int) -> ServiceError:
+    """Return what to say of an answer that no Karyon gives."""
+    return ServiceError(
+        f"HTTP status {status}",
+        "The answer is none of Karyon's.",
+        remedy="Look whether KARYON_URL names the service itself.",
+        status=status,
+    )
+
+
 def _to_error(response: httpx.Response, client: httpx.Client) -> ServiceError:
     """Read a problem (RFC 9457) and look its remedy up; proxies in between answer otherwise."""
     try:
@@ -145,12 +205,7 @@ def _to_error(response: httpx.Response, client: httpx.Client) -> ServiceError:
     except ValueError:
         body = None
     if not isinstance(body, dict) or "title" not in body:
-        return ServiceError(
-            f"HTTP status {response.status_code}",
-            "The answer is none of Karyon's.",
-            remedy="Look whether KARYON_URL names the service itself.",
-            status=response.status_code,
-        )
+        return _foreign(response.status_code)
     reference = urlsplit(str(body.get("type", ""))).path
     remedy = ""
     if reference.startswith("/problems/"):

@@ -6,7 +6,7 @@ from service.ui.client import ServiceError
 from service.ui.drawing import viewer_data
 from service.ui.pictures import Picture
 from service.ui.result_view import show_figures, show_quality
-from service.ui.session import Choices, answer_with_nuclei, picture_url, show_error
+from service.ui.session import Choices, answer_with_nuclei, map_over_image, picture_url, show_error
 from service.ui.viewer import show_viewer
 
 
@@ -19,29 +19,28 @@ def show_comparison(choices: Choices, picture: Picture) -> None:
         )
         return
     others = [name for name in choices.models if name != choices.model]
+    second = st.selectbox(
+        "Second model",
+        others,
+        key="second model",
+        help="The first one is that of the side bar.",
+        width=320,
+    )
     counts = []
-    for place, column in enumerate(st.columns(2, gap="medium")):
+    for place, (model, column) in enumerate(
+        zip((choices.model, second), st.columns(2, gap="medium"), strict=True)
+    ):
         with column:
-            if place:
-                model = st.selectbox("Second model", others, key="second model")
-            else:
-                model = choices.model
-                st.selectbox(
-                    "First model (chosen in the side bar)",
-                    [model],
-                    disabled=True,
-                    key="first model",
-                )
             try:
                 answer, _ = answer_with_nuclei(choices, picture, model=model)
             except ServiceError as error:
-                show_error(error)
+                show_error(error, again=f"try again {place}")
                 continue
             data = viewer_data(
                 answer,
                 picture_url(picture.content),
                 choices.style,
-                show_probability=choices.show_probability,
+                map_png=map_over_image(choices, picture, model=model),
             )
             show_viewer(data, key=f"viewer {place}")
             show_figures(answer)

@@ -24,6 +24,11 @@ FORMATS: Final[dict[str, tuple[dict[str, str], str, str]]] = {
         "probability.png",
         "image/png",
     ),
+    "PNG: distance to the edge": (
+        {"format": "png", "mask": "distance"},
+        "distance.png",
+        "image/png",
+    ),
     "GeoJSON: outlines for QuPath": ({"format": "geojson"}, "geojson", "application/geo+json"),
     "CSV: table of nuclei": ({"format": "csv"}, "csv", "text/csv"),
     "COCO: data set of one image": ({"format": "coco"}, "coco.json", "application/json"),
@@ -35,7 +40,12 @@ FORMATS: Final[dict[str, tuple[dict[str, str], str, str]]] = {
 
 def show_downloads(choices: Choices, picture: Picture, answer: Answer, content: bytes) -> None:
     """Offer the answer on the screen as JSON, and the same segmentation in every other format."""
-    title = st.selectbox("Format", list(FORMATS), key="format")
+    made = [
+        title
+        for title, (asked, _, _) in FORMATS.items()
+        if asked.get("mask") != "distance" or "distance" in choices.maps
+    ]
+    title = st.selectbox("Format", made, key="format")
     parameters, ending, media_type = FORMATS[title]
     if parameters:
         st.caption(
@@ -45,12 +55,13 @@ def show_downloads(choices: Choices, picture: Picture, answer: Answer, content: 
         try:
             content = segmented(choices, picture, model=choices.model, **parameters)
         except ServiceError as error:
-            show_error(error)
+            show_error(error, again="try download again")
             return
+    file_name = f"{PurePath(picture.name).stem}.{ending}"
     st.download_button(
-        f"Download ({len(content) / 1000:,.0f} kB)",
+        f"Download {file_name} ({len(content) / 1000:,.0f} kB)",
         content,
-        file_name=f"{PurePath(picture.name).stem}.{ending}",
+        file_name=file_name,
         mime=media_type,
         key="download",
         on_click="ignore",

@@ -3,9 +3,12 @@
 Plain values in and out; nothing here knows of Streamlit.
 """
 
+import base64
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
+
+from service.ui.editing import Edits, Outline
 
 Nucleus = dict[str, Any]
 Answer = dict[str, Any]
@@ -20,6 +23,9 @@ COLOURS: Final = {
 """Colours of outlines, by name; yellow and cyan stand out from haematoxylin and eosin best."""
 
 
+NO_EDITS: Final = Edits()
+
+
 @dataclass(frozen=True, slots=True)
 class OutlineStyle:
     """How outlines look.
@@ -29,12 +35,14 @@ class OutlineStyle:
         thickness_px: Width of the line on the screen, whatever the zoom.
         opacity: Of the line, 0 to 1.
         fill: Opacity of the nucleus's inside, 0 to 1.
+        map_opacity: Of the map over the image, 0 to 1.
     """
 
     colour: str = COLOURS["Yellow"]
     thickness_px: float = 2.0
     opacity: float = 1.0
     fill: float = 0.0
+    map_opacity: float = 0.8
 
 
 def viewer_data(
@@ -43,27 +51,29 @@ def viewer_data(
     style: OutlineStyle,
     *,
     selected: int | None = None,
-    show_probability: bool = False,
+    map_png: bytes | None = None,
+    edits: Edits = NO_EDITS,
 ) -> dict[str, Any]:
     """Return what the viewer component draws.
 
     Args:
-        answer: Answer of `POST /segment` with `include=nuclei,mask`, `mask=probability`.
+        answer: Answer of `POST /segment` with `include=nuclei`.
         picture_url: The image as a data URL, or None where it cannot be shown.
         style: Of the outlines.
         selected: Number of the nucleus to mark.
-        show_probability: Whether the probability map lies over the image.
+        map_png: The map that lies over the image.
+        edits: What the reviewer changed.
     """
-    mask = answer.get("mask")
-    probability = None
-    if show_probability and mask is not None and mask["kind"] == "probability":
-        probability = f"data:image/png;base64,{mask['data']}"
+    encoded = None if map_png is None else base64.b64encode(map_png).decode("ascii")
     return {
+        "name": answer["image"]["sha256"],
         "picture": picture_url,
-        "probability": probability,
+        "map": None if encoded is None else f"data:image/png;base64,{encoded}",
         "width": answer["image"]["width"],
         "height": answer["image"]["height"],
         "nuclei": [[item["id"], points(item["contour_px"])] for item in answer["nuclei"] or ()],
+        "deleted": sorted(edits.deleted),
+        "drawn": [drawn_points(outline) for outline in edits.drawn],
         "style": asdict(style),
         "selected": selected,
         "description": (
@@ -78,13 +88,27 @@ def points(contour: list[list[int]]) -> str:
     return " ".join(f"{x + 0.5:g},{y + 0.5:g}" for x, y in contour)
 
 
-def nuclei_table(answer: Answer) -> dict[str, list[Any]]:
+def drawn_points(outline: Outline) -> str:
+    """Return an outline that somebody drew as SVG's `points`."""
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in outline)
+
+
+def labels_png(answer: Answer) -> bytes:
+    """Return the numbered nuclei of an answer that was asked for them, as a PNG file."""
+    return base64.b64decode(answer["mask"]["data"])
+
+
+def nuclei_table(answer: Answer, *, first: int | None = None) -> dict[str, list[Any]]:
     """Return the columns of the table of nuclei, largest first.
 
     Areas are in square micrometres, or in pixels where the resolution is only assumed.
+
+    Args:
+        answer: With nuclei.
+        first: Number of a nucleus that is to stand before all others.
     """
     key, unit = area_key(answer)
-    nuclei = sorted(answer["nuclei"] or (), key=lambda item: -item[key])
+    nuclei = sorted(answer["nuclei"] or (), key=lambda item: (item["id"] != first, -item[key]))
     return {
         "Nucleus": [item["id"] for item in nuclei],
         f"Area ({unit})": [round(item[key], 1) for item in nuclei],

@@ -8,9 +8,16 @@ from service.ui import words
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
 from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
+from service.ui.edit_view import edits_of, show_edits, take_edit
 from service.ui.pictures import Picture
 from service.ui.review_view import show_review
-from service.ui.session import Choices, answer_with_nuclei, picture_url, show_error
+from service.ui.session import (
+    Choices,
+    answer_with_nuclei,
+    map_over_image,
+    picture_url,
+    show_error,
+)
 from service.ui.viewer import show_viewer
 
 
@@ -19,8 +26,12 @@ def show_result(choices: Choices, picture: Picture) -> None:
     try:
         answer, content = answer_with_nuclei(choices, picture, model=choices.model)
     except ServiceError as error:
-        show_error(error)
+        show_error(error, again="try image again")
         return
+    if st.session_state.get("shown result") != answer["id"]:
+        # Numbers mean other nuclei now.
+        st.session_state["shown result"] = answer["id"]
+        _mark(None)
     left, right = st.columns([5, 4], gap="medium")
     with left:
         _show_picture(choices, picture, answer)
@@ -75,11 +86,15 @@ def _show_picture(choices: Choices, picture: Picture, answer: Answer) -> None:
         shown,
         choices.style,
         selected=st.session_state.get("nucleus"),
-        show_probability=choices.show_probability,
+        map_png=map_over_image(choices, picture, model=choices.model),
+        edits=edits_of(answer),
     )
-    show_viewer(data, key="viewer", on_nucleus=_take_click)
-    if choices.show_probability:
-        st.caption("Probability of nucleus: black is 0, white is 1.")
+    show_viewer(
+        data, key="viewer", on_nucleus=_take_click, on_edit=lambda: take_edit(answer, "viewer")
+    )
+    show_edits(answer)
+    if choices.map_kind is not None:
+        st.caption(words.MAP_LEGENDS[choices.map_kind])
     if picture.source:
         st.caption(f"Sample: {picture.source}.")
 
@@ -87,11 +102,17 @@ def _show_picture(choices: Choices, picture: Picture, answer: Answer) -> None:
 def _take_click() -> None:
     clicked = st.session_state["viewer"].get("nucleus")
     if clicked is not None:
-        st.session_state["nucleus"] = int(clicked)
+        _mark(int(clicked))
+
+
+def _mark(number: int | None) -> None:
+    """Mark a nucleus in the picture, in the number's field, and as the first row of the table."""
+    st.session_state["nucleus"] = st.session_state["first row"] = number
+    st.session_state["table"] = {"selection": {"rows": [] if number is None else [0]}}
 
 
 def _show_nuclei(answer: Answer) -> None:
-    table = nuclei_table(answer)
+    table = nuclei_table(answer, first=st.session_state.get("first row"))
     numbers = table["Nucleus"]
     if not numbers:
         st.info("No nucleus was found. A lower threshold or least area may show some.")
@@ -102,7 +123,7 @@ def _show_nuclei(answer: Answer) -> None:
         st.session_state["nucleus"] = numbers[rows[0]] if rows else None
 
     if st.session_state.get("nucleus") not in numbers:
-        st.session_state["nucleus"] = None
+        _mark(None)
     st.number_input(
         "Mark nucleus number",
         min(numbers),
@@ -110,6 +131,7 @@ def _show_nuclei(answer: Answer) -> None:
         value=None,
         step=1,
         key="nucleus",
+        on_change=lambda: _mark(st.session_state["nucleus"]),
         placeholder="or select a row, or click in the picture",
     )
     st.dataframe(

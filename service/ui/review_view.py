@@ -1,18 +1,21 @@
-"""A person's word on the result that is shown: accept it, correct the count, or reject it."""
+"""A person's word on the result that is shown: accept it, correct it, or reject it."""
 
+import base64
 from typing import Any
 
 import streamlit as st
 
 from service.ui.client import ServiceError
-from service.ui.drawing import Answer
+from service.ui.drawing import Answer, labels_png
+from service.ui.edit_view import edited_count, edits_of, keep_as_filed
+from service.ui.editing import Edits, edited_labels
 from service.ui.session import Choices, show_error
 
-DECISIONS = {"Accept": "accept", "Correct the count": "edit", "Reject": "reject"}
+DECISIONS = {"Accept": "accept", "Correct": "edit", "Reject": "reject"}
 _ALLOWED = {
     "preliminary": list(DECISIONS),
-    "final": ["Correct the count", "Reject"],
-    "corrected": ["Correct the count", "Reject"],
+    "final": ["Correct", "Reject"],
+    "corrected": ["Correct", "Reject"],
     "cancelled": [],
 }
 _STALE = 412
@@ -29,42 +32,21 @@ def show_review(choices: Choices, answer: Answer) -> None:
         try:
             st.session_state[seen_key] = choices.client.result(answer["id"])
         except ServiceError as error:
-            show_error(error)
+            show_error(error, again="try review again")
             return
     result, etag = st.session_state[seen_key]
     _show_state(result["current"])
     allowed = _ALLOWED[result["current"]["status"]]
     if not allowed:
         return
-    with st.form("review", border=False):
-        decision = DECISIONS[st.radio("Decision", allowed, horizontal=True, key="decision")]
-        left, right = st.columns(2)
-        count = left.number_input(
-            "Right count (to correct)",
-            0,
-            10_000_000,
-            answer["count"],
-            1,
-            key=f"right_count {answer['id']}",
-        )
-        reviewer = right.text_input("Reviewer", max_chars=255, key="reviewer").strip()
-        reason = st.text_area(
-            "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
-        ).strip()
-        if not st.form_submit_button("File the review", type="primary", key="file_review"):
-            return
-    missing = _missing(decision, reviewer, reason)
-    if missing:
-        st.error(missing)
+    review = _ask(answer, edits_of(answer), allowed)
+    if review is None:
         return
-    review: dict[str, Any] = {"decision": decision, "reviewer": reviewer}
-    if reason:
-        review["reason"] = reason
-    if decision == "edit":
-        review["count"] = int(count)
     try:
         choices.client.review(answer["id"], etag, review)
         st.session_state[seen_key] = choices.client.result(answer["id"])
+        if review["decision"] == "edit":
+            keep_as_filed(answer)
     except ServiceError as error:
         show_error(error)
         if error.status == _STALE:
@@ -73,11 +55,58 @@ def show_review(choices: Choices, answer: Answer) -> None:
     st.rerun()
 
 
-def _missing(decision: str, reviewer: str, reason: str) -> str:
+def _ask(answer: Answer, edits: Edits, allowed: list[str]) -> dict[str, Any] | None:
+    """Return the review that was just filled in; None where there is none, or something lacks."""
+    with st.form("review", border=False):
+        title = st.radio("Decision", allowed, horizontal=True, key=f"decision {answer['id']}")
+        left, right = st.columns(2)
+        count = None
+        if edits:
+            left.metric("Right count, by your changes", f"{edited_count(answer, edits):,}")
+        else:
+            count = left.number_input(
+                "Right count (to correct)",
+                0,
+                10_000_000,
+                answer["count"],
+                1,
+                key=f"right_count {answer['id']}",
+                help="Or delete and draw nuclei in the picture.",
+            )
+        reviewer = right.text_input("Reviewer", max_chars=255, key="reviewer").strip()
+        reason = st.text_area(
+            "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
+        ).strip()
+        if not st.form_submit_button("File the review", type="primary", key="file_review"):
+            return None
+    decision = DECISIONS[title]
+    missing = _missing(decision, reviewer, reason, edits)
+    if missing:
+        st.error(missing)
+        return None
+    review: dict[str, Any] = {"decision": decision, "reviewer": reviewer}
+    if reason:
+        review["reason"] = reason
+    if decision == "edit":
+        review |= _correction(answer, edits, count)
+    return review
+
+
+def _correction(answer: Answer, edits: Edits, count: int | None) -> dict[str, Any]:
+    """Return the right nuclei where they were drawn, else the right count."""
+    if not edits:
+        return {"count": count}
+    labels, _ = edited_labels(labels_png(answer), edits)
+    return {"labels": {"encoding": "png", "data": base64.b64encode(labels).decode("ascii")}}
+
+
+def _missing(decision: str, reviewer: str, reason: str, edits: Edits) -> str:
     if not reviewer:
         return "Say who reviews: fill in “Reviewer”."
     if decision != "accept" and not reason:
         return "Say why: fill in “Reason”."
+    if decision == "accept" and edits:
+        return "You changed nuclei: choose “Correct”, or discard the changes below the picture."
     return ""
 
 

@@ -2,14 +2,24 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import streamlit as st
 
-from service.ui.client import KaryonClient, Parameters, ServiceError
+from service.ui.client import (
+    UNREACHABLE,
+    KaryonClient,
+    Parameters,
+    ServiceError,
+    service_url,
+)
 from service.ui.drawing import Answer, OutlineStyle
 from service.ui.pictures import Picture, to_data_url
 
 KEPT_ANSWERS = 64
+LOOK_AGAIN_S = 3
+KEPT_MODELS_S = 10.0
+"""For so long a newly loaded model may stay unseen; each action would ask anew otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +33,8 @@ class Choices:
         parameters: Query parameters for `POST /segment`, without the model.
         identity: Accession, specimen and order.
         style: Of the outlines.
-        show_probability: Whether the probability map lies over the image.
+        maps: Which maps the model has, `probability` and perhaps `distance`.
+        map_kind: Which of them lies over the image; None for none.
     """
 
     client: KaryonClient
@@ -32,7 +43,21 @@ class Choices:
     parameters: Parameters = field(default_factory=dict)
     identity: dict[str, str] = field(default_factory=dict)
     style: OutlineStyle = field(default_factory=OutlineStyle)
-    show_probability: bool = False
+    maps: tuple[str, ...] = ("probability",)
+    map_kind: str | None = None
+
+
+@st.cache_data(ttl=KEPT_MODELS_S, show_spinner=False, scope="session")
+def loaded_models(url: str, api_key: str) -> list[dict[str, Any]]:
+    """Return the service's models with their contracts, the default one first.
+
+    Raises:
+        ServiceError: The service refuses or is away, as with every function here that asks it.
+    """
+    client = KaryonClient(url, api_key)
+    listed = sorted(client.models()["models"], key=lambda item: (not item["default"], item["name"]))
+    names = (f"{item['name']}:{item['version']}" for item in listed)
+    return [{"name": name, "contract": client.model(name)["contract"]} for name in names]
 
 
 @st.cache_data(max_entries=KEPT_ANSWERS, show_spinner="Segmenting ...", scope="session")
@@ -69,16 +94,48 @@ def segmented(choices: Choices, picture: Picture, *, model: str, **parameters: s
 
 def answer_with_nuclei(choices: Choices, picture: Picture, *, model: str) -> tuple[Answer, bytes]:
     """Return the whole JSON answer, parsed and as it came (its signature is over those values)."""
-    content = segmented(choices, picture, model=model, include="nuclei,mask", mask="probability")
+    content = segmented(choices, picture, model=model, include="nuclei,mask", mask="labels")
     answer: Answer = json.loads(content)
     return answer, content
 
 
-def show_error(error: ServiceError) -> None:
-    """Say what went wrong and what to do about it, and under which number the log has it."""
+def map_over_image(choices: Choices, picture: Picture, *, model: str) -> bytes | None:
+    """Return the map that was chosen as a PNG file; says so where the model has none."""
+    if choices.map_kind is None:
+        return None
+    try:
+        return segmented(choices, picture, model=model, format="png", mask=choices.map_kind)
+    except ServiceError as error:
+        show_error(error)
+        return None
+
+
+def show_error(error: ServiceError, *, again: str | None = None) -> None:
+    """Say what went wrong and what to do about it, and under which number the log has it.
+
+    Args:
+        error: What went wrong.
+        again: Key of a button to try again; None where trying again is of no use here.
+    """
     lines = [f"**{error.title}.** {error.detail}"]
     if error.remedy:
         lines.append(f"What to do: {error.remedy}")
     if error.request_id:
         lines.append(f"Request `{error.request_id}`, status {error.status}.")
     st.error("\n\n".join(lines))
+    if again is not None:
+        st.button("Try again", key=again)
+        if error.problem == UNREACHABLE:
+            _watch()
+
+
+@st.fragment(run_every=LOOK_AGAIN_S)
+def _watch() -> None:
+    """Go on once there is a service: it may only be starting."""
+    st.caption(f"The app looks every {LOOK_AGAIN_S} seconds, and goes on when it is there.")
+    try:
+        KaryonClient(service_url()).models()
+    except ServiceError as error:
+        if error.problem == UNREACHABLE:
+            return
+    st.rerun()

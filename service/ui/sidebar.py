@@ -4,40 +4,48 @@ from typing import Any
 
 import streamlit as st
 
-from service.ui.client import KaryonClient, Parameters, ServiceError, service_url
+from service.ui.client import (
+    UNREACHABLE,
+    KaryonClient,
+    Parameters,
+    ServiceError,
+    service_url,
+)
 from service.ui.drawing import COLOURS, OutlineStyle
 from service.ui.pictures import SAMPLES, Picture, sample
-from service.ui.session import Choices, show_error
+from service.ui.session import Choices, loaded_models, show_error
 
 IMAGE_TYPES = ["png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"]
 _GREATEST_AREA_UM2 = 100.0
+_MAP_OF = {"nucleus": "probability", "distance": "distance"}
+_NO_MAP = "None"
 _UNAUTHORISED = 401
 _FORBIDDEN = 403
 
 
 def choose_service() -> Choices | None:
     """Return what the side bar says, or None where the service tells no models."""
-    client = KaryonClient(service_url(), str(st.session_state.get("api_key", "")).strip())
+    url, key = service_url(), str(st.session_state.get("api_key", "")).strip()
+    client = KaryonClient(url, key)
     try:
-        listed = client.models()
+        models = {item["name"]: item["contract"] for item in loaded_models(url, key)}
+        st.session_state["models"] = models
     except ServiceError as error:
         if error.status in (_UNAUTHORISED, _FORBIDDEN):
             _ask_for_key()
-        show_error(error)
-        st.button("Try again", key="try again")
-        return None
-    if client.api_key:
+        if error.problem != UNREACHABLE or "models" not in st.session_state:
+            show_error(error, again="try again")
+            return None
+        # Without its sliders the side bar would forget where they stood.
+        models = st.session_state["models"]
+    if key:
         _ask_for_key()
-    names = [f"{item['name']}:{item['version']}" for item in _default_first(listed)]
+    names = list(models)
     model = st.sidebar.selectbox("Model", names, key="model")
-    try:
-        separation = client.model(model)["contract"]["separation"]
-    except ServiceError as error:
-        show_error(error)
-        return None
-    parameters = _thresholds(model, separation)
-    style, show_probability = _look()
-    return Choices(client, names, model, parameters, _case(), style, show_probability)
+    parameters = _thresholds(model, models[model]["separation"])
+    maps = tuple(_MAP_OF[channel] for channel in models[model]["output"]["channels"])
+    style, map_kind = _look(maps)
+    return Choices(client, names, model, parameters, _case(), style, maps, map_kind)
 
 
 def choose_picture() -> Picture | None:
@@ -58,10 +66,6 @@ def _ask_for_key() -> None:
         key="api_key",
         help="The service asks for one. It stays in this browser tab's session only.",
     )
-
-
-def _default_first(listed: dict[str, Any]) -> list[dict[str, Any]]:
-    return sorted(listed["models"], key=lambda item: (not item["default"], item["name"]))
 
 
 def _thresholds(model: str, separation: dict[str, Any]) -> Parameters:
@@ -107,14 +111,17 @@ def _thresholds(model: str, separation: dict[str, Any]) -> Parameters:
     return parameters
 
 
-def _look() -> tuple[OutlineStyle, bool]:
+def _look(maps: tuple[str, ...]) -> tuple[OutlineStyle, str | None]:
     with st.sidebar.expander("Outlines"):
         colour = st.selectbox("Colour", list(COLOURS), key="colour")
         thickness_px = st.slider("Thickness (px)", 0.5, 6.0, 2.0, 0.5, key="thickness")
         opacity = st.slider("Opacity", 0.0, 1.0, 1.0, 0.05, key="opacity")
         fill = st.slider("Fill", 0.0, 1.0, 0.0, 0.05, key="fill")
-    show_probability = st.sidebar.toggle("Probability map", key="probability")
-    return OutlineStyle(COLOURS[colour], thickness_px, opacity, fill), show_probability
+        map_opacity = st.slider("Opacity of the map", 0.0, 1.0, 0.8, 0.05, key="map opacity")
+    titles = [_NO_MAP, *(kind.capitalize() for kind in maps)]
+    title = st.sidebar.radio("Map over the image", titles, horizontal=True, key="map")
+    style = OutlineStyle(COLOURS[colour], thickness_px, opacity, fill, map_opacity)
+    return style, None if title == _NO_MAP else title.lower()
 
 
 def _case() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The picture with outlines as a Streamlit component: zoom, pan, click on a nucleus."""
+"""The picture with outlines as a Streamlit component: zoom and pan; mark, delete, draw nuclei."""
 
 from collections.abc import Callable
 from importlib.resources import files
@@ -16,21 +16,33 @@ _HTML: Final = """
   <button class="farther" aria-label="Zoom out">&minus;</button>
   <button class="fit">Fit</button>
   <output aria-live="polite"></output>
-  <span class="hint">Wheel or + and &minus; zoom, drag or arrow keys pan<span
-    class="marks">, a click marks</span>.</span>
+  <span class="modes" role="group" aria-label="What a click in the picture does">
+    <button data-mode="mark">Mark</button>
+    <button data-mode="delete">Delete</button>
+    <button data-mode="draw">Draw</button>
+  </span>
+  <button class="finish">Finish outline</button>
 </div>
+<p class="hint" role="status"></p>
 """
 
 
 def show_viewer(
-    data: dict[str, Any], *, key: str, on_nucleus: Callable[[], None] | None = None
-) -> int | None:
-    """Show `service.ui.drawing.viewer_data` and return the nucleus that was just clicked, if any.
+    data: dict[str, Any],
+    *,
+    key: str,
+    on_nucleus: Callable[[], None] | None = None,
+    on_edit: Callable[[], None] | None = None,
+) -> None:
+    """Show `service.ui.drawing.viewer_data`.
 
     Args:
         data: What to draw.
         key: Of the element; its zoom is kept for as long as the key stays.
-        on_nucleus: Called before the script runs again after a click.
+        on_nucleus: Called after a click on a nucleus; `nucleus` of the element's state has its
+            number. None where a click does nothing.
+        on_edit: Called after the user deleted or drew a nucleus; `edit` of the element's state is
+            `{"toggle": number}` or `{"outline": corners}`. None where nothing can be edited.
     """
     assets = files("service.ui")
     component = st.components.v2.component(
@@ -39,10 +51,9 @@ def show_viewer(
         css=(assets / "viewer.css").read_text("utf-8"),
         js=(assets / "viewer.js").read_text("utf-8"),
     )
-    result = component(
-        data={**data, "markable": on_nucleus is not None},
+    component(
+        data={**data, "markable": on_nucleus is not None, "editable": on_edit is not None},
         key=key,
         on_nucleus_change=on_nucleus or (lambda: None),
+        on_edit_change=on_edit or (lambda: None),
     )
-    clicked = result.get("nucleus")
-    return None if clicked is None else int(clicked)

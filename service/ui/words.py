@@ -25,6 +25,12 @@ FLAG_REMEDIES: Final = {
     " count too low.",
 }
 
+MAP_LEGENDS: Final = {
+    "probability": "Probability of nucleus: black is 0, white is 1.",
+    "distance": "Distance to the nucleus's own edge: black is the edge and all outside, white the"
+    " middle.",
+}
+
 
 def interval_text(answer: dict[str, Any]) -> str:
     """Return the interval of the count, or why there is none."""

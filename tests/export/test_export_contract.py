@@ -14,11 +14,11 @@ from export.contract import (
     check_contract,
     encoder_origin,
     read_run,
-    source_revision,
 )
 from export.errors import ExportRefusedError
 from service.errors import ModelContractError
 from service.inference.contract import CONTRACT_KEY, parse_contract
+from training.revision import source_revision
 
 
 def test_the_contract_tells_where_the_weights_come_from(tiny_run: TrainedRun) -> None:
@@ -131,5 +131,5 @@ def test_the_source_revision_is_a_commit_or_unknown(monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise subprocess.CalledProcessError(128, "git")
 
-    monkeypatch.setattr(contract_module.subprocess, "run", fail)
+    monkeypatch.setattr(subprocess, "run", fail)
     assert source_revision() == "unknown"

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from export.contract import TrainedRun
 from export.quality_reference import (
     LEAST_ROWS,
+    _compare,
     choose_training_samples,
     learn_quality_reference,
     training_folders,
 )
-from export.spoil import blur, halve, turn_hue
+from export.spoil import blur, double_middle, halve, turn_hue
 from service.inference.session import ModelSession
 from service.segmentation.quality import QualityFlag
 from service.segmenter import Segmenter
@@ -108,6 +109,33 @@ def test_half_the_resolution_is_noticed(
     estimate = half["magnification_mismatch"].value
     assert estimate is not None
     assert 0.36 < estimate <= 0.5
+
+
+def test_what_older_files_state_is_learnt_no_more(values: dict[str, float]) -> None:
+    flags = {name.split(".")[0] for name in values}
+    assert flags == {"blur", "tissue", "tints", "colour", "coarse", "fine", "merged"}
+
+
+def test_the_data_set_that_the_model_is_for_weighs_most() -> None:
+    random = np.random.default_rng(4)
+    usual = {name: [list(random.normal(0, 1, (40, 2)))] for name in ("own", "other")}
+    turned = {name: [list(random.normal(3, 1, (40, 2)))] * 2 for name in ("own", "other")}
+    weighed = _compare("flag", "changed", usual, turned, home="own")
+    even = _compare("flag", "changed", usual, turned)
+    assert weighed.keys() == even.keys()
+    for name, share in (("usual.0", 0.8), ("usual.1", 0.2), ("changed.1", 0.8), ("changed.3", 0.2)):
+        more = weighed[f"flag.{name}.offset"] - even[f"flag.{name}.offset"]
+        assert more == pytest.approx(np.log(2 * share), abs=1e-4)
+    alone = _compare("flag", "changed", {"own": usual["own"]}, {"own": turned["own"]}, home="own")
+    assert alone["flag.usual.0.offset"] == even["flag.usual.0.offset"]
+
+
+def test_the_middle_is_enlarged_to_twice_the_resolution() -> None:
+    pixels = np.zeros((40, 60, 3), dtype=np.uint8)
+    pixels[10:30, 15:45] = 200
+    assert double_middle(pixels).shape == pixels.shape
+    assert (double_middle(pixels) == 200).all()
+    assert double_middle(pixels[:1, :1]).shape == (2, 2, 3)
 
 
 def test_an_empty_field_is_noticed(

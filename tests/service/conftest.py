@@ -1,4 +1,4 @@
-"""A tiny real ONNX model for the tests of the service; every test of this room may use it.
+"""A tiny real ONNX model and a private PostgreSQL for the tests of the service.
 
 `tiny_model_factory` writes a model file, `tiny_model_path` and `tiny_one_channel_path` are two such
 files, and `tiny_models_dir` is a model repository that holds both as `tiny` (nucleus and distance,
@@ -7,12 +7,19 @@ version 1 and turns dark purple into nucleus probability, so real H&E tiles and 
 sensible masks and counts without a trained weight. It loads in milliseconds.
 """
 
+import itertools
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
+import psycopg
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -214,3 +221,63 @@ def tiny_models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output=ONE_CHANNEL_OUTPUT,
     )
     return root
+
+
+def postgresql_programs() -> Path | None:
+    """The folder of PostgreSQL's server programs: on the path, or where Debian puts them."""
+    found = shutil.which("initdb")
+    if found:
+        return Path(found).parent
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return versions[-1].parent if versions else None
+
+
+@pytest.fixture(scope="session")
+def postgresql_cluster() -> Iterator[str]:
+    """URL of a private server on a socket in a temporary folder, without a database's name."""
+    programs = postgresql_programs()
+    if programs is None:
+        pytest.skip("needs PostgreSQL's server programs (Debian: apt-get install postgresql)")
+    folder = Path(tempfile.mkdtemp(prefix="karyon-postgresql-"))
+    as_user: list[str] = []
+    if os.geteuid() == 0:
+        # The server refuses to run as root.
+        try:
+            owner = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("runs as root, and there is no user `postgres` to run the server as")
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        as_user = ["setpriv", "--reuid=postgres", f"--regid={owner.pw_gid}", "--clear-groups"]
+
+    def run(program: str, *arguments: str) -> None:
+        command = [*as_user, str(programs / program), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        assert done.returncode == 0, done.stderr
+
+    data = str(folder / "data")
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
+    try:
+        run("initdb", "-D", data, "-U", "karyon", "--auth=trust", "--encoding=UTF8", "--no-sync")
+        run("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield f"postgresql://karyon@/{{name}}?host={folder}"
+        finally:
+            run("pg_ctl", "-D", data, "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def new_postgresql_database(postgresql_cluster: str) -> Callable[[], str]:
+    """Makes empty databases on the private server; returns the URL of each."""
+    numbers = itertools.count(1)
+
+    def make() -> str:
+        name = f"karyon_{next(numbers)}"
+        with psycopg.connect(
+            postgresql_cluster.format(name="postgres"), autocommit=True
+        ) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+        return postgresql_cluster.format(name=name)
+
+    return make

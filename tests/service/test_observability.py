@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,19 @@ def expressions(repository: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def exposed(tiny_models_dir: Path, test_data: Path) -> dict[str, Metric]:
-    """What a real application exposes after an answer, an error and a refusal."""
+def exposed(
+    tiny_models_dir: Path, test_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Metric]:
+    """What a real application exposes after an answer, an error, a refusal and a comparison."""
+    destinations: Any = [{"name": "fhir", "kind": "fhir", "url": "http://127.0.0.1:9/"}]
     settings = Settings(
         models_dir=tiny_models_dir,
         cache_bytes=1_000_000,
         quota_requests_per_minute=2,
+        shadow_model="tiny_onechannel",
+        shadow_share=1.0,
+        data_dir=tmp_path_factory.mktemp("data"),
+        deliveries=destinations,
     )
     image = (test_data / "images" / "nucls_test_1.png").read_bytes()
     with TestClient(create_app(settings)) as client:
@@ -63,7 +71,12 @@ def exposed(tiny_models_dir: Path, test_data: Path) -> dict[str, Metric]:
             for body in (image, b"no image", image)
         ]
         assert statuses == [200, 415, 429]
-        text = client.get("/metrics").text
+        deadline = time.monotonic() + 60.0
+        text = ""
+        while "karyon_shadow_nuclei_total{" not in text:
+            assert time.monotonic() < deadline, "the candidate has seen the image"
+            time.sleep(0.05)
+            text = client.get("/metrics").text
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 

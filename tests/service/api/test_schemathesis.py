@@ -23,6 +23,9 @@ from schemathesis.specs.openapi.checks import (
     unsupported_method,
 )
 
+from service.api.negotiation import FHIR, HL7, HL7_ER7
+from service.api.order_answers import BUNDLE_EXAMPLE, OML_EXAMPLE
+
 CHECKS = [
     not_a_server_error,
     status_code_conformance,
@@ -53,7 +56,11 @@ def with_open_lifespan(app: FastAPI, client: TestClient) -> Any:
 
 def make_real(case: Any, image: bytes) -> None:
     """Put in what the document cannot say: a real image, a loaded model, no contradictions."""
-    if case.media_type == "multipart/form-data":
+    if case.media_type == FHIR:
+        case.body = BUNDLE_EXAMPLE
+    elif case.media_type in (HL7, HL7_ER7):
+        case.body = OML_EXAMPLE.encode()
+    elif case.media_type == "multipart/form-data":
         case.body = {"image": image}
     elif case.media_type is not None:
         case.body = image
@@ -63,7 +70,7 @@ def make_real(case: Any, image: bytes) -> None:
         case.path_parameters["name"] = "tiny" if "models" in case.path else "overloaded"
     if "min_area_px" in case.query:
         case.query.pop("min_area_um2", None)
-    if case.query.get("mask") in ("overlay", "probability"):
+    if case.query.get("mask") in ("overlay", "probability", "distance"):
         case.query.pop("mask_encoding", None)
 
 
@@ -116,3 +123,4 @@ def test_it_keeps_what_its_document_promises(
     # The requests reached what they were made for: a segmentation, or a refusal.
     reached = 200 if mode is GenerationMode.POSITIVE else 422
     assert reached in statuses["POST /segment"], statuses
+    assert reached in statuses["POST /orders"], statuses

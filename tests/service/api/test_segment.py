@@ -113,7 +113,7 @@ def test_include_repeats_or_splits_on_commas(client: TestClient, he_png: bytes) 
     assert repeated["mask"] == commas["mask"]
 
 
-@pytest.mark.parametrize("kind", ["binary", "labels", "overlay", "probability"])
+@pytest.mark.parametrize("kind", ["binary", "labels", "overlay", "probability", "distance"])
 def test_png_carries_the_figures_in_headers(client: TestClient, he_png: bytes, kind: str) -> None:
     response = client.post(
         "/segment",
@@ -140,6 +140,25 @@ def test_png_carries_the_figures_in_headers(client: TestClient, he_png: bytes, k
         # An outline on the caller's own pixels: most stay as they were.
         unchanged = (picture == decode(he_png)[..., :3]).all(axis=-1).mean()
         assert 0.5 < unchanged < 1.0
+
+
+def test_the_distance_map_is_for_models_that_have_one(client: TestClient, he_png: bytes) -> None:
+    def ask(model: str, mask: str) -> Any:
+        return client.post(
+            "/segment",
+            params={"mask": mask, "format": "png", "model": model},
+            files={"image": ("x.png", he_png)},
+        )
+
+    distance, probability = (
+        decode(ask("tiny", kind).content) for kind in ("distance", "probability")
+    )
+    assert distance.shape == probability.shape
+    assert (distance != probability).any(), "another map than the probability"
+    refused = ask("tiny_onechannel", "distance")
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["location"] == ["query", "mask"]
+    assert "no distance map" in refused.text
 
 
 def run_lengths_to_mask(run_lengths: dict[str, Any]) -> NDArray[np.bool_]:

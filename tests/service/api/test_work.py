@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from service.api.work import Place, WorkPool
+from service.api.room import Place
+from service.api.work import WorkPool
 from service.errors import ClientGoneError, DeadlineExceededError, OverloadedError
 from service.inference.ticket import Ticket
 
@@ -53,7 +54,7 @@ def make_pool(
 def test_work_runs_off_the_event_loop_and_returns() -> None:
     async def scenario() -> None:
         pool = make_pool()
-        async with pool.place() as place:
+        async with pool.room.place() as place:
             name = await pool.run(lambda _: threading.current_thread().name, place)
             aside = await pool.aside(lambda: threading.current_thread().name)
         assert name.startswith("karyon-work")
@@ -70,7 +71,7 @@ def test_one_more_than_the_places_is_refused_at_once() -> None:
         gate = threading.Event()
 
         async def request() -> None:
-            async with pool.place() as place:
+            async with pool.room.place() as place:
                 await pool.run(lambda _: gate.wait(10), place)
 
         first, second = asyncio.create_task(request()), asyncio.create_task(request())
@@ -93,19 +94,19 @@ def test_one_more_than_the_places_is_refused_at_once() -> None:
 def test_batch_work_leaves_room_for_what_is_urgent() -> None:
     async def scenario() -> None:
         pool = make_pool(workers=1, max_waiting=10)
-        held = [pool.place(Ticket("batch")) for _ in range(6)]
+        held = [pool.room.place(Ticket("batch")) for _ in range(6)]
         for place in held:
             await place.__aenter__()
         with pytest.raises(OverloadedError, match="5 batch requests"):
-            async with pool.place(Ticket("batch")):
+            async with pool.room.place(Ticket("batch")):
                 pass
-        more = [pool.place(Ticket("routine")) for _ in range(4)]
+        more = [pool.room.place(Ticket("routine")) for _ in range(4)]
         for place in more:
             await place.__aenter__()
         with pytest.raises(OverloadedError):
-            async with pool.place(Ticket("routine")):
+            async with pool.room.place(Ticket("routine")):
                 pass
-        async with pool.place(Ticket("stat")):
+        async with pool.room.place(Ticket("stat")):
             pass
         for place in held + more:
             await place.__aexit__(None, None, None)
@@ -124,56 +125,22 @@ def test_tiles_and_decoded_bytes_are_bounded_and_one_large_image_is_not_locked_o
             max_decoded_bytes=1000,
             expected_tile_s=0.5,
         )
-        async with pool.place(Ticket("stat")) as first:
-            pool.admit(first, tiles=40, decoded_bytes=400)
-            async with pool.place(Ticket("stat")) as second:
+        async with pool.room.place(Ticket("stat")) as first:
+            await pool.room.admit(first, tiles=40, decoded_bytes=400)
+            async with pool.room.place(Ticket("stat")) as second:
                 with pytest.raises(OverloadedError, match="tiles") as refused:
-                    pool.admit(second, tiles=61, decoded_bytes=1)
+                    await pool.room.admit(second, tiles=61, decoded_bytes=1)
                 # 40 tiles and one unknown, half a second each, jittered.
                 assert 20 <= refused.value.retry_after_s <= 31
                 with pytest.raises(OverloadedError, match="decoded bytes"):
-                    pool.admit(second, tiles=1, decoded_bytes=601)
-                pool.admit(second, tiles=60, decoded_bytes=600)
+                    await pool.room.admit(second, tiles=1, decoded_bytes=601)
+                await pool.room.admit(second, tiles=60, decoded_bytes=600)
                 with pytest.raises(OverloadedError, match=r"^100 tiles are queued"):
-                    async with pool.place(Ticket("stat")):
+                    async with pool.room.place(Ticket("stat")):
                         pass
         assert recorder.refusals == ["tiles", "decoded_bytes", "tiles"]
-        async with pool.place() as alone:
-            pool.admit(alone, tiles=5000, decoded_bytes=10**6)
-        pool.close()
-
-    asyncio.run(scenario())
-
-
-def test_who_comes_back_as_told_finds_a_place_that_newcomers_do_not_get(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("service.api.work.time.monotonic", lambda: clock[0])
-
-    async def knock(pool: WorkPool, caller: str) -> int:
-        """Return 0 when let in, else the Retry-After."""
-        try:
-            async with pool.place(caller=caller):
-                return 0
-        except OverloadedError as refused:
-            return refused.retry_after_s
-
-    async def scenario() -> None:
-        pool = make_pool(workers=1, max_waiting=2, expected_tile_s=2.0)
-        for _ in range(3):  # 3 requests of 2 s fill it
-            await pool.place().__aenter__()
-        waits = {name: await knock(pool, name) for name in "abc"}
-        assert waits == {"a": 8, "b": 10, "c": 12}
-        clock[0] += 8
-        assert await knock(pool, "new") > 0
-        assert await knock(pool, "b") > 0  # too early
-        assert await knock(pool, "a") == 0
-        assert await knock(pool, "a") > 0  # good once
-        clock[0] += 2
-        assert await knock(pool, "b") == 0
-        clock[0] += 100
-        assert await knock(pool, "c") > 0  # far too late
+        async with pool.room.place() as alone:
+            await pool.room.admit(alone, tiles=5000, decoded_bytes=10**6)
         pool.close()
 
     asyncio.run(scenario())
@@ -183,10 +150,10 @@ def test_the_drain_rate_is_measured() -> None:
     async def scenario() -> None:
         pool = make_pool(expected_tile_s=10.0)
         for _ in range(100):
-            async with pool.place() as place:
-                pool.admit(place, tiles=4, decoded_bytes=1)
+            async with pool.room.place() as place:
+                await pool.room.admit(place, tiles=4, decoded_bytes=1)
                 await pool.run(lambda _: time.sleep(0.001), place)
-        assert pool.retry_after_s() == 1
+        assert pool.room.retry_after_s() == 1
         pool.close()
 
     asyncio.run(scenario())
@@ -200,11 +167,11 @@ def test_waiting_work_whose_client_went_away_is_dropped_before_a_worker_is_free(
         started: list[float] = []
 
         async def busy() -> None:
-            async with pool.place() as place:
+            async with pool.room.place() as place:
                 await pool.run(lambda _: gate.wait(10), place)
 
         async def waiting(gone: asyncio.Future[None]) -> None:
-            async with pool.place() as place:
+            async with pool.room.place() as place:
                 await pool.run(started.append, place, gone=gone)
 
         first = asyncio.create_task(busy())
@@ -234,12 +201,12 @@ def test_work_that_waits_past_its_deadline_never_runs() -> None:
         started: list[float] = []
 
         async def busy() -> None:
-            async with pool.place() as place:
+            async with pool.room.place() as place:
                 await pool.run(lambda _: gate.wait(10), place)
 
         first = asyncio.create_task(busy())
         await asyncio.sleep(0.05)
-        async with pool.place(Ticket(timeout_s=0.05)) as place:
+        async with pool.room.place(Ticket(timeout_s=0.05)) as place:
             with pytest.raises(DeadlineExceededError):
                 await pool.run(started.append, place)
         assert recorder.late == 1
@@ -259,13 +226,13 @@ def test_urgent_requests_overtake_and_batch_work_is_not_starved() -> None:
         order: list[str] = []
 
         async def request(name: str, ticket: Ticket) -> None:
-            async with pool.place(ticket) as place:
+            async with pool.room.place(ticket) as place:
                 await pool.run(lambda _: order.append(name), place)
 
         async def busy(place: Place) -> None:
             await pool.run(lambda _: gate.wait(10), place)
 
-        async with pool.place() as place:
+        async with pool.room.place() as place:
             first = asyncio.create_task(busy(place))
             await asyncio.sleep(0.05)
             tasks = [
@@ -290,7 +257,7 @@ def test_a_cancelled_request_keeps_its_worker_until_the_thread_is_done() -> None
         gate = threading.Event()
 
         async def request() -> None:
-            async with pool.place() as place:
+            async with pool.room.place() as place:
                 await pool.run(lambda _: gate.wait(10), place)
 
         task, waiting = asyncio.create_task(request()), asyncio.create_task(request())
@@ -317,7 +284,7 @@ def test_errors_of_the_work_reach_the_request() -> None:
             assert queue_ms >= 0
             raise ZeroDivisionError
 
-        async with pool.place() as place:
+        async with pool.room.place() as place:
             with pytest.raises(ZeroDivisionError):
                 await pool.run(fail, place)
         pool.close()

@@ -44,13 +44,35 @@ SPEC = InputSpec(
 
 def test_openvino_is_told_precision_and_threads_as_a_json_string() -> None:
     chosen = openvino_options("bf16", RuntimeOptions(threads=3))
-    config = {"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3"}}
-    assert json.loads(chosen["load_config"]) == config
+    config = {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "INFERENCE_NUM_THREADS": "3",
+        "NUM_STREAMS": "1",
+    }
+    assert json.loads(chosen["load_config"]) == {"CPU": config}
     assert chosen["device_type"] == "CPU"
     for precision in ("fp32", "int8"):
         config = json.loads(openvino_options(precision, RuntimeOptions())["load_config"])["CPU"]
         assert config["INFERENCE_PRECISION_HINT"] == "f32"
         assert int(config["INFERENCE_NUM_THREADS"]) >= 1
+
+
+def test_openvino_is_told_how_many_runs_come_at_once() -> None:
+    chosen = openvino_options("bf16", RuntimeOptions(threads=2, streams=3))
+    config = json.loads(chosen["load_config"])["CPU"]
+    assert (config["NUM_STREAMS"], config["INFERENCE_NUM_THREADS"]) == ("3", "6")
+
+
+@needs_openvino
+def test_openvino_with_streams_really_runs_and_answers_alike(tiny_model_path: Path) -> None:
+    tiles = np.random.default_rng(1).integers(0, 255, (1, 64, 64, 3), dtype=np.uint8)
+    answers = [
+        ModelSession.load(
+            tiny_model_path, provider="openvino", options=RuntimeOptions(threads=1, streams=streams)
+        ).run(tiles)
+        for streams in (1, 2)
+    ]
+    np.testing.assert_array_equal(*answers)
 
 
 def test_cuda_is_told_its_bounds() -> None:

@@ -15,10 +15,11 @@ import pytest
 from hl7.mllp import HL7StreamReader, HL7StreamWriter, start_hl7_server
 from pydantic import TypeAdapter, ValidationError
 
-from service.lims.adapters import Message, MllpAdapter, open_adapter, sign_webhook
+from service.lims.adapters import MllpAdapter, open_adapter, sign_webhook
 from service.lims.connection import ForbiddenAddressError, is_public, open_guarded
 from service.lims.destinations import Destination, MllpDestination
-from service.lims.http_post import HttpReply, parse_retry_after, post
+from service.lims.http_exchange import HttpReply, parse_retry_after, post
+from service.lims.messages import Message
 from service.lims.mllp import read_acknowledgement
 from service.lims.outcome import Outcome
 from service.outputs.codes import LOCAL_REPORTING

@@ -6,7 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from service.errors import UnsupportedImageError
-from service.outputs.png import encode_binary, encode_labels, encode_probability, encode_rgb
+from service.outputs.png import encode_binary, encode_labels, encode_map, encode_rgb
 
 
 def _read(data: bytes) -> NDArray[np.generic]:
@@ -45,7 +45,7 @@ def test_no_nuclei() -> None:
 
 def test_probability_is_8_bit_and_exact(he_pixels: NDArray[np.uint8]) -> None:
     probability = np.ascontiguousarray(he_pixels[..., 0])
-    assert np.array_equal(_read(encode_probability(probability)), probability)
+    assert np.array_equal(_read(encode_map(probability)), probability)
 
 
 def test_rgb_keeps_its_channel_order(he_pixels: NDArray[np.uint8]) -> None:

@@ -13,13 +13,12 @@ import pytest
 from service.errors import InvalidParameterError, RecordsUnavailableError, UnknownResultError
 from service.records.database import Database
 from service.records.recorder import Recorder
+from service.records.result_list import ResultFilter, list_results
 from service.records.results import (
     NewResult,
-    ResultFilter,
     add_result,
     get_result,
     get_versions,
-    list_results,
 )
 from service.records.retention import purge_once
 from service.records.verification import verify

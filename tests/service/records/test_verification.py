@@ -12,19 +12,24 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from service.records.audit import FIRST_HASH, AuditEntry, read_entries
+from service.records.bindings import Settlement, file_orders
 from service.records.database import Database
+from service.records.orders import OrderRequest
 from service.records.results import NewResult, ResultVersion, add_result, add_version
 from service.records.schema import Base
 from service.records.verification import parse_anchor, verify, verify_export
 
-CHECKED = ("audit", "audit_head", "results", "result_versions", "result_images")
+CHECKED = (
+    "audit", "audit_head", "results", "result_versions", "result_images", "orders",
+    "order_results", "held_results",
+)  # fmt: skip
 COLUMNS = [
     (table, column.name) for table in CHECKED for column in Base.metadata.tables[table].columns
 ]
 
 
 def fill(database: Database, new_result: Callable[..., NewResult]) -> None:
-    """Four results, one of them with an image, one reviewed."""
+    """Four results, one with an image, one reviewed; then two held, one until its order."""
     with database.writing() as transaction:
         for number in range(4):
             image = b"image" if number == 2 else None
@@ -47,6 +52,11 @@ def fill(database: Database, new_result: Callable[..., NewResult]) -> None:
             "result.reviewed", actor="key:2", subject=str(reviewed),
             details={"version": 2, "version_sha256": digest, "status": "final"},
         )  # fmt: skip
+        for accession in ("H-1", "H-2"):
+            held = Settlement(hold_unknown=True)
+            add_result(transaction, new_result(accession=accession, settlement=held))
+        requests = [OrderRequest("place", f"P-{n}", f"H-{n}", "F-1", "S") for n in (1, 7)]
+        file_orders(transaction, requests, actor="key:1")
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +108,7 @@ def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
 def test_what_was_not_touched_verifies(filed: Database) -> None:
     with filed.reading() as connection:
         verdict = verify(connection)
-    assert (verdict.problem, verdict.rows, verdict.results) == (None, 5, 4)
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 14, 6)
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
@@ -154,11 +164,11 @@ def test_no_row_can_be_removed_or_doubled(filed: Database, table: str) -> None:
             copy["sequence"] = 90
         if "version" in copy:
             copy["version"] = 50
-        if table == "result_images":
-            free = "SELECT id FROM results WHERE id <> :id LIMIT 1"
-            copy["result_id"] = connection.execute(
-                sa.text(free), {"id": rows[0]["result_id"]}
-            ).scalar()
+        if table == "orders":
+            copy["placer_number"] = "P-99"
+        if table in ("result_images", "order_results", "held_results"):
+            free = f"SELECT id FROM results WHERE id NOT IN (SELECT result_id FROM {table}) LIMIT 1"
+            copy["result_id"] = connection.execute(sa.text(free)).scalar()
         connection.execute(
             sa.insert(target),
             {name: copy[name] for name in target.columns.keys()},  # noqa: SIM118

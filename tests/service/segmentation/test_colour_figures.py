@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.colour_figures import measure_colour
+from service.segmentation.colour_figures import block_density, measure_colour
 
 Pixels = NDArray[np.uint8]
 
@@ -12,7 +12,7 @@ def test_dark_and_pale_tissue_are_measured_apart() -> None:
     pixels = np.full((128, 128, 3), 250, dtype=np.uint8)
     pixels[:64] = (120, 60, 140)
     pixels[64:96] = (230, 150, 190)
-    figures = measure_colour(pixels)
+    figures = measure_colour(block_density(pixels))
     assert figures is not None
     dark, pale = figures[:3], figures[3:]
     assert dark[2] > pale[2]
@@ -22,8 +22,8 @@ def test_dark_and_pale_tissue_are_measured_apart() -> None:
 
 
 def test_swapped_channels_turn_the_sign(he_pixels: Pixels) -> None:
-    figures = measure_colour(he_pixels)
-    swapped = measure_colour(np.ascontiguousarray(he_pixels[..., ::-1]))
+    figures = measure_colour(block_density(he_pixels))
+    swapped = measure_colour(block_density(np.ascontiguousarray(he_pixels[..., ::-1])))
     assert figures is not None
     assert swapped is not None
     np.testing.assert_allclose(figures[[0, 3]], -swapped[[0, 3]], atol=1e-5)
@@ -31,5 +31,6 @@ def test_swapped_channels_turn_the_sign(he_pixels: Pixels) -> None:
 
 
 def test_glass_and_specks_have_no_colour() -> None:
-    assert measure_colour(np.full((128, 128, 3), 245, dtype=np.uint8)) is None
-    assert measure_colour(np.zeros((3, 3, 3), dtype=np.uint8)) is None
+    glass = np.full((128, 128, 3), 245, dtype=np.uint8)
+    assert measure_colour(block_density(glass)) is None
+    assert measure_colour(block_density(np.zeros((8, 8, 3), dtype=np.uint8))) is None

@@ -139,6 +139,44 @@ def test_a_stain_that_hides_the_nuclei_is_judged_by_the_tissue() -> None:
     assert not judge(replace(hidden, stain=np.zeros(6)), reference)["stain_shift"].fired
 
 
+def test_tints_go_before_the_stain_of_older_files() -> None:
+    tints = Comparison((around([0.0] * 4),), (around([2.0] * 4),), 0.0)
+    reference = replace(REFERENCE, tints=tints)
+    usual = replace(GOOD, tints=np.zeros(4))
+    assert not judge(usual, reference)["stain_shift"].fired
+    assert judge(replace(usual, tints=np.full(4, 2.0)), reference)["stain_shift"].fired
+    # Densities that only the older figure looks at differ between laboratories.
+    assert not judge(replace(usual, stain=np.full(6, 2.0)), reference)["stain_shift"].fired
+    assert judge(replace(usual, stain=np.full(6, 2.0)))["stain_shift"].fired
+
+
+def test_size_alone_tells_half_and_twice_the_resolution() -> None:
+    usual = (around([7.3, 7.8]),)
+    reference = replace(
+        REFERENCE,
+        magnification=None,
+        coarse=Comparison(usual, (around([5.3, 5.8]),), 0.0),
+        fine=Comparison(usual, (around([9.3, 9.8]),), 0.0),
+    )
+    assert not judge(GOOD, reference)["magnification_mismatch"].fired
+    coarse = judge(replace(GOOD, size=np.array([5.3, 5.8])), reference)["magnification_mismatch"]
+    assert coarse.fired
+    assert coarse.direction == "above"
+    assert coarse.value == pytest.approx(0.5, rel=0.01)
+    fine = judge(replace(GOOD, size=np.array([9.3, 9.8])), reference)["magnification_mismatch"]
+    assert fine.fired
+    assert fine.direction == "below"
+    assert fine.value == pytest.approx(0.125, rel=0.01)
+    # A texture of another scanner is no other scale.
+    other = replace(GOOD, bands=np.array([0.5, 0.0, -0.2]))
+    assert not judge(other, reference)["magnification_mismatch"].fired
+    few = judge(replace(GOOD, size=None), reference)["magnification_mismatch"]
+    assert not few.assessed
+    assert few.threshold is not None
+    half = replace(reference, fine=None)
+    assert not judge(replace(GOOD, size=np.array([9.3, 9.8])), half)["magnification_mismatch"].fired
+
+
 def test_a_reference_survives_the_model_file() -> None:
     stain, scale = REFERENCE.stain, REFERENCE.magnification
     assert stain is not None

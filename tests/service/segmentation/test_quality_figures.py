@@ -88,6 +88,33 @@ def test_stain_follows_the_colours_of_nuclei_and_of_the_rest() -> None:
     assert figures_of(pixels).stain is None
 
 
+def test_tints_follow_the_dyes_and_not_the_lamp(
+    he_pixels: Pixels, he_labels: NDArray[np.int32]
+) -> None:
+    tints = figures_of(he_pixels, he_labels).tints
+    assert tints is not None
+    assert tints[2] > tints[0] > 0  # haematoxylin takes red, and eosin is in the nuclei too
+    grey_glass = (he_pixels * np.array([0.75, 0.65, 0.7])).astype(np.uint8)
+    assert figures_of(grey_glass, he_labels).tints == pytest.approx(tints, abs=0.04)
+    hsv = cv2.cvtColor(he_pixels, cv2.COLOR_RGB2HSV)
+    hsv[..., 0] = (hsv[..., 0].astype(int) + 15) % 180
+    turned = figures_of(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.uint8), he_labels).tints
+    assert turned is not None
+    assert tints[0] - turned[0] > 0.08
+    assert figures_of(he_pixels).tints is None
+
+
+def test_nuclei_of_the_tissues_own_density_give_finite_tints() -> None:
+    random = np.random.default_rng(2)
+    pixels = random.integers(150, 156, (128, 128, 3)).astype(np.uint8)
+    labels = np.zeros((128, 128), dtype=np.int32)
+    cv2.circle(labels, (64, 64), 30, 1, -1)
+    tints = figures_of(pixels, labels).tints
+    assert tints is not None
+    assert np.isfinite(tints).all()
+    assert np.abs(tints).max() <= 1
+
+
 def test_core_size_follows_the_scale(he_pixels: Pixels, he_labels: NDArray[np.int32]) -> None:
     whole = figures_of(he_pixels, he_labels)
     half = figures_of(
@@ -101,10 +128,12 @@ def test_core_size_follows_the_scale(he_pixels: Pixels, he_labels: NDArray[np.in
 
 def test_few_nuclei_give_no_size() -> None:
     labels = np.zeros((128, 128), dtype=np.int32)
+    pixels = np.full((128, 128, 3), 200, dtype=np.uint8)
     for number in range(5):
         cv2.circle(labels, (10 + 16 * number, 60), 6, number + 1, -1)
-    figures = figures_of(np.full((128, 128, 3), 200, dtype=np.uint8), labels)
-    assert figures.size is figures.median_core_px is figures.scale is figures.merged_share is None
+        figures = figures_of(pixels, labels)
+        assert figures.median_core_px is figures.scale is figures.merged_share is None
+        assert (figures.size is None) == (number < 3)
 
 
 def test_merged_outlines_are_counted() -> None:

@@ -1,7 +1,9 @@
 """The app's script against a real service, as far as it goes without a browser."""
 
+import http.server
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2 as httpx
 import pytest
@@ -91,11 +93,16 @@ def test_a_nucleus_is_marked_by_its_number(app: App) -> None:
     assert not test.exception, "the marked nucleus is gone"
 
 
-def test_probability_map(app: App) -> None:
+@pytest.mark.parametrize(("title", "legend"), [("Probability", "black is 0"), ("Distance", "edge")])
+def test_maps_over_the_image(app: App, running_service: Any, title: str, legend: str) -> None:
     test = app()
-    test.toggle(key="probability").set_value(True).run()
+    test.radio(key="map").set_value(title).run()
     assert not test.exception
-    assert "black is 0" in texts(test)
+    assert not test.error
+    assert legend in texts(test)
+    assert last_result(running_service.url)["document"]["parameters"]["mask"] == title.lower()
+    test.selectbox(key="model").select("tiny_onechannel:1.0.0").run()
+    assert test.radio(key="map").options == ["None", "Probability"], "it has no distance map"
 
 
 def test_two_models_side_by_side(app: App) -> None:
@@ -136,7 +143,7 @@ def test_a_refusal_says_what_to_do(app: App) -> None:
 
 
 def review(test: Any, decision: str, reviewer: str, reason: str) -> None:
-    test.radio(key="decision").set_value(decision)
+    next(item for item in test.radio if item.label == "Decision").set_value(decision)
     test.text_input(key="reviewer").set_value(reviewer)
     test.text_area(key="reason").set_value(reason)
     next(item for item in test.button if item.label == "File the review").click().run()
@@ -146,10 +153,10 @@ def test_review_corrects_the_count_then_rejects(app: App, running_service: Any) 
     test = app(sample="512")
     filed = last_result(running_service.url)["id"]
     test.number_input(key=f"right_count {filed}").set_value(77)
-    review(test, "Correct the count", "pathologist-7", "")
+    review(test, "Correct", "pathologist-7", "")
     assert "Say why" in texts(test)
     test.number_input(key=f"right_count {filed}").set_value(77)
-    review(test, "Correct the count", "pathologist-7", "Two split by hand.")
+    review(test, "Correct", "pathologist-7", "Two split by hand.")
     assert not test.exception
     current = last_result(running_service.url)["current"]
     assert (current["status"], current["count"]) == ("corrected", 77)
@@ -165,7 +172,9 @@ def test_review_corrects_the_count_then_rejects(app: App, running_service: Any) 
     assert "pathologist-8" in texts(test)
     review(test, "Reject", "pathologist-7", "Out of focus.")
     assert last_result(running_service.url)["current"]["status"] == "cancelled"
-    assert not test.radio, "a cancelled result takes no review"
+    assert "Decision" not in [item.label for item in test.radio], (
+        "a cancelled result takes no review"
+    )
 
 
 def test_the_key_is_asked_for_only_where_the_service_does(
@@ -193,3 +202,40 @@ def test_an_absent_service_is_named_with_the_remedy(
     assert "choose a sample" in texts(test)
     with pytest.raises(ServiceError, match="cannot be reached"):
         KaryonClient("http://127.0.0.1:9").models()
+
+
+class _Stranger(http.server.BaseHTTPRequestHandler):
+    """Some other server, at the address where the service should be."""
+
+    cookies: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.cookies.append(self.headers.get("Cookie"))
+        answers = {"/models": (200, b"<p>Hello</p>"), "/busy/models": (503, b"{}")}
+        status, body = answers.get(self.path, (200, b"[]"))
+        self.send_response(status)
+        if status == 503:
+            self.send_header("Retry-After", "3600")
+        self.send_header("Set-Cookie", "login=somebody")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_another_server_is_not_taken_for_the_service(app: App) -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{stranger.server_port}"
+        for address in (url, f"{url}/list", f"{url}/busy"):
+            with pytest.raises(ServiceError, match="none of Karyon's"):
+                KaryonClient(address).models()
+        test = app(url=url, sample=None)
+        assert not test.exception
+        assert "names the service itself" in texts(test)
+        stranger.shutdown()
+    assert set(_Stranger.cookies) == {None}, "the users of the app share its connections"
+    with pytest.raises(ServiceError, match="cannot be reached"):
+        KaryonClient("127.0.0.1:8000").models()

@@ -27,9 +27,8 @@ def answer() -> dict[str, Any]:
     ]
     return {
         "count": 3,
-        "image": {"width": 64, "height": 32, "mpp": 0.25, "mpp_source": "parameter"},
+        "image": {"sha256": "0", "width": 64, "height": 32, "mpp": 0.25, "mpp_source": "parameter"},
         "nuclei": nuclei,
-        "mask": {"kind": "probability", "encoding": "png", "data": "QUJD"},
         "count_interval": {"lower": 2, "upper": 4, "level": 0.9, "method": "drawn"},
     }
 
@@ -39,14 +38,14 @@ def test_outlines_go_through_the_middles_of_pixels(answer: dict[str, Any]) -> No
     assert data["nuclei"][0] == [1, "1.5,2.5 3.5,4.5 5.5,1.5"]
     assert data["style"]["fill"] == 0.3
     assert data["selected"] == 2
-    assert data["probability"] is None
-    shown = viewer_data(answer, None, OutlineStyle(), show_probability=True)
-    assert shown["probability"] == "data:image/png;base64,QUJD"
+    assert data["map"] is None
+    assert viewer_data(answer, None, OutlineStyle(), map_png=b"ABC")["map"].endswith("base64,QUJD")
 
 
 def test_the_table_begins_with_the_largest(answer: dict[str, Any]) -> None:
     table = nuclei_table(answer)
     assert table["Nucleus"] == [2, 3, 1]
+    assert nuclei_table(answer, first=1)["Nucleus"] == [1, 2, 3]
     assert table["Area (µm²)"] == [25.0, 10.0, 6.2]
     answer["image"]["mpp_source"] = "assumed_native"
     assert nuclei_table(answer)["Area (px)"] == [400, 160, 100]
