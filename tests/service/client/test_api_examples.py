@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.order_answers import BUNDLE_EXAMPLE, ORDER_EXAMPLE
 from service.records.outbox import delivery_id
 from service.settings import Settings
 from site_build.examples import ADDRESS, LANGUAGES, example_request, operations
@@ -26,6 +27,7 @@ OPERATIONS = {
 FOR_OPERATORS = {"activateModelVersion", "rollBackModel"}
 EXAMPLE_RESULT = "0f8c2f1e7b5d4c7f9a3a6a1f3f1f9a10"
 DESTINATION = "lims"
+FHIR = {"Content-Type": "application/fhir+json"}
 PATIENCE_S = 60.0
 
 
@@ -44,13 +46,17 @@ class Service:
                 client.post("/models/mobilenetv2_unet/versions/1.0.0/activate").raise_for_status()
             answer = client.post("/segment", content=(self.folder / "tile.png").read_bytes())
             result = answer.raise_for_status().json()["id"]
+            order = ORDER_EXAMPLE["id"]
+            if operation in ("getOrder", "getResult"):  # the latter's are shared by all that read
+                client.post("/orders", json=BUNDLE_EXAMPLE, headers=FHIR).raise_for_status()
+                order = client.get("/orders").raise_for_status().json()["orders"][0]["id"]
 
         def put(text: str) -> str:
             text = text.replace(ADDRESS, self.address)
             text = text.replace(
                 delivery_id(EXAMPLE_RESULT, 1, DESTINATION), delivery_id(result, 1, DESTINATION)
             )
-            return text.replace(EXAMPLE_RESULT, result)
+            return text.replace(EXAMPLE_RESULT, result).replace(ORDER_EXAMPLE["id"], order)
 
         return put
 
