@@ -133,6 +133,9 @@ def to_python(request: ExampleRequest) -> str:
         arguments.append(f"files={{{read}}}")
     if request.fields:
         arguments.append(f"data={_python(request.fields)}")
+    if request.method == "POST":
+        # Five seconds, its default, are short for a large image in a queue.
+        arguments.append("timeout=60")
     lines = "".join(f"    {argument},\n" for argument in arguments)
     call = f"(\n{lines})" if len(arguments) > 1 else f"({arguments[0]})"
     imports = "from pathlib import Path\n\n" if request.files else ""

@@ -14,6 +14,7 @@ import httpx2
 import pytest
 
 from service.api.examples import SEGMENTATION_EXAMPLE
+from service.api.order_answers import BUNDLE_EXAMPLE, ORDER_EXAMPLE
 from service.records.outbox import delivery_id
 from service.settings import Settings
 from site_build.examples import ADDRESS, LANGUAGES, example_request, operations
@@ -26,6 +27,8 @@ OPERATIONS = {
 FOR_OPERATORS = {"activateModelVersion", "rollBackModel"}
 EXAMPLE_RESULT = "0f8c2f1e7b5d4c7f9a3a6a1f3f1f9a10"
 DESTINATION = "lims"
+FHIR = {"Content-Type": "application/fhir+json"}
+PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,22 @@ class Service:
 
     def example(self, operation: str) -> Callable[[str], str]:
         """Make what the example of an operation speaks of; return what puts it into a text."""
-        with httpx2.Client(base_url=self.address) as client:
+        with httpx2.Client(base_url=self.address, timeout=PATIENCE_S) as client:
             if operation == "activateModelVersion":
                 client.post("/models/mobilenetv2_unet/versions/1.0.0/activate").raise_for_status()
             answer = client.post("/segment", content=(self.folder / "tile.png").read_bytes())
             result = answer.raise_for_status().json()["id"]
+            order = ORDER_EXAMPLE["id"]
+            if operation in ("getOrder", "getResult"):  # the latter's are shared by all that read
+                client.post("/orders", json=BUNDLE_EXAMPLE, headers=FHIR).raise_for_status()
+                order = client.get("/orders").raise_for_status().json()["orders"][0]["id"]
 
         def put(text: str) -> str:
             text = text.replace(ADDRESS, self.address)
             text = text.replace(
                 delivery_id(EXAMPLE_RESULT, 1, DESTINATION), delivery_id(result, 1, DESTINATION)
             )
-            return text.replace(EXAMPLE_RESULT, result)
+            return text.replace(EXAMPLE_RESULT, result).replace(ORDER_EXAMPLE["id"], order)
 
         return put
 
@@ -92,7 +99,7 @@ def service(
         }
     )  # fmt: skip
     with serve(settings) as running:
-        document = httpx2.get(f"{running.address}/openapi.json").json()
+        document = httpx2.get(f"{running.address}/openapi.json", timeout=PATIENCE_S).json()
         yield Service(running.address, document, folder)
 
 
@@ -121,6 +128,7 @@ def test_the_example_gets_the_documented_success(service: Service, operation: st
         content=put(request.body) or None,
         data=request.fields or None,
         files=files or None,
+        timeout=PATIENCE_S,
     )
     successes = {status for status in found[2]["responses"] if status.startswith("2")}
     assert str(response.status_code) in successes, response.text
