@@ -6,10 +6,10 @@ APP_PORT ?= 8501
 DATA ?= data
 ENCODER ?= imagenet
 VERSION ?= 1.1.0
-RUN ?= runs/default
+RUN ?= runs/distilled
 RUNS ?= runs
 RELEASED ?=
-MODEL ?= models/mobilenetv2_unet/$(VERSION)/model.onnx
+MODEL ?= models/efficientnetv2b0_unet/$(VERSION)/model.onnx
 ABLATIONS ?= docs/results/ablations.toml
 
 SERVE_ENV := .venv-serve-$(RUNTIME)
@@ -64,13 +64,16 @@ format: $(DEV_ENV)/.ready  ## Format, and mend what ruff can mend
 	$(DEV)ruff format .
 	$(DEV)ruff check --fix .
 
-train: $(DEV_ENV)/.ready  ## Train the embedded model anew, on the folders tnbc and nuinsseg under DATA
+train: $(DEV_ENV)/.ready  ## Train the embedded model anew (two teachers, then it; two hours), on the folders tnbc and nuinsseg under DATA
 	$(DEV)python -m training fit training/recipes/default.toml --data-root $(DATA) \
-		--encoder-weights $(ENCODER) --run-dir $(RUN)
+		--encoder-weights $(ENCODER) --run-dir runs/default
+	$(DEV)python -m training fit training/recipes/efficientnetv2b0.toml --data-root $(DATA) \
+		--encoder-weights $(ENCODER) --run-dir runs/efficientnetv2b0
+	$(DEV)python -m training fit training/recipes/distilled.toml --data-root $(DATA) --run-dir $(RUN)
 
 export: $(DEV_ENV)/.ready  ## Turn RUN into models/: convert, calibrate on held-out patients, verify, judge, card
-	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 07,08 --name mobilenetv2_unet \
-		--version $(VERSION) --out models
+	$(DEV)python -m export model $(RUN) --validation $(DATA)/tnbc --groups 07,08 --name efficientnetv2b0_unet \
+		--version $(VERSION) --out models --half-weights
 
 quantize: $(DEV_ENV)/.ready  ## Make int8 and fp16 variants of MODEL, kept only where they are accurate enough
 	$(DEV)python -m export quantize $(MODEL) --calibration $(DATA)/tnbc \

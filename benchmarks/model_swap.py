@@ -29,7 +29,7 @@ from service.inference.contract import CONTRACT_KEY
 from service.inference.repository import embedded_models_dir
 
 IMAGE = Path(__file__).resolve().parents[1] / "tests" / "data" / "images" / "tnbc_p08_2.png"
-NAME = "mobilenetv2_unet"
+NAME = "efficientnetv2b0_unet"
 OTHER_VERSION = "1.0.0-other"
 OTHER_THRESHOLD = 0.6
 

@@ -13,9 +13,9 @@ EXAMPLE_IMAGE: Final = "tile.png"
 
 _PARAMETERS: Final[dict[str, dict[str, str | int | float]]] = {
     "segmentImage": {"mpp": 0.25},
-    "getModel": {"name": "mobilenetv2_unet"},
-    "activateModelVersion": {"name": "mobilenetv2_unet", "version": "1.1.0"},
-    "rollBackModel": {"name": "mobilenetv2_unet"},
+    "getModel": {"name": "efficientnetv2b0_unet"},
+    "activateModelVersion": {"name": "efficientnetv2b0_unet", "version": "1.1.0"},
+    "rollBackModel": {"name": "efficientnetv2b0_unet"},
     "listResults": {"accession": "S26-1234", "limit": 5},
     "reviewResult": {"if-match": '"1"'},
     "listDeliveries": {"limit": 5},

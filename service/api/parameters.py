@@ -37,7 +37,7 @@ class SegmentParameters(BaseModel):
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
 
-    model: Annotated[str | None, Field(max_length=200, examples=["mobilenetv2_unet"])] = None
+    model: Annotated[str | None, Field(max_length=200, examples=["efficientnetv2b0_unet"])] = None
     """Model as `name` or `name:version`; default: the service's default model."""
     mask: MaskKind = "binary"
     """Kind of mask in a PNG answer or with `include=mask`. `binary`: 8 bit, 0 and 255. `labels`:

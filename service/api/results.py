@@ -83,7 +83,7 @@ class ResultQuery(BaseModel):
     """Results of this order."""
     model: Annotated[
         str | None,
-        Field(max_length=200, pattern=r"^[ -~]+$", examples=["mobilenetv2_unet"]),
+        Field(max_length=200, pattern=r"^[ -~]+$", examples=["efficientnetv2b0_unet"]),
     ] = None
     """Results of this model, as `name` or `name:version`."""
     status: ResultStatus | None = None

@@ -38,7 +38,7 @@ class _Answer(BaseModel):
 class ModelReference(_Answer):
     """Which model made the result."""
 
-    name: str = Field(examples=["mobilenetv2_unet"])
+    name: str = Field(examples=["efficientnetv2b0_unet"])
     """Name in the repository."""
     version: str = Field(examples=["1.0.0"])
     """Version of the file."""
@@ -240,7 +240,7 @@ class ModelSummary(ModelReference):
 
     default: bool
     """Whether requests that name no model get this one."""
-    architecture: str = Field(examples=["mobilenetv2_unet"])
+    architecture: str = Field(examples=["efficientnetv2b0_unet"])
     """Name of the network."""
     description: str
     """In a sentence."""
@@ -257,7 +257,7 @@ class ModelSummary(ModelReference):
 class ModelList(_Answer):
     """The loaded models."""
 
-    default: str = Field(examples=["mobilenetv2_unet"])
+    default: str = Field(examples=["efficientnetv2b0_unet"])
     """Name of the default model."""
     models: list[ModelSummary]
     """All that a request can name."""
@@ -300,7 +300,7 @@ class StartUp(_Answer):
 class CanaryAnswer(_Answer):
     """The segmentation that start-up made with a model."""
 
-    model: str = Field(examples=["mobilenetv2_unet:1.1.0"])
+    model: str = Field(examples=["efficientnetv2b0_unet:1.1.0"])
     """Name and version."""
     provider: str = Field(examples=["CPUExecutionProvider"])
     """The execution provider that really ran."""

@@ -143,7 +143,7 @@ _SUCCESS: dict[str, Any] = {
             "`lower-upper; level=...` of the count; absent where `count_interval` would be null.",
             "110-146; level=0.9",
         ),
-        "X-Karyon-Model": _text_header("Model as name:version.", "mobilenetv2_unet:1.1.0"),
+        "X-Karyon-Model": _text_header("Model as name:version.", "efficientnetv2b0_unet:1.1.0"),
         "X-Karyon-Model-Digest": _text_header(
             "SHA-256 of the model file.", SEGMENTATION_EXAMPLE["model"]["digest"]
         ),

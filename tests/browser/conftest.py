@@ -66,7 +66,7 @@ class Stack:
             "PYTHONPATH": str(repository),
             "KARYON_DATA_DIR": str(folder),
             "KARYON_MODELS_DIR": str(models_dir),
-            "KARYON_DEFAULT_MODEL": "mobilenetv2_unet",
+            "KARYON_DEFAULT_MODEL": "efficientnetv2b0_unet",
         }
         app_port = free_port()
         self.app_url = f"http://127.0.0.1:{app_port}"
@@ -199,8 +199,8 @@ class AppPage:
 def two_models_dir(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
     """The embedded model, and the same network as another one that is harder to convince."""
     folder = tmp_path_factory.mktemp("browser-models")
-    (version,) = (repository / "models" / "mobilenetv2_unet").iterdir()
-    shutil.copytree(version, folder / "mobilenetv2_unet" / version.name)
+    (version,) = (repository / "models" / "efficientnetv2b0_unet").iterdir()
+    shutil.copytree(version, folder / "efficientnetv2b0_unet" / version.name)
     strict = folder / "strict" / version.name
     strict.mkdir(parents=True)
     model = onnx.load(version / "model.onnx")

@@ -144,7 +144,7 @@ def test_two_models_side_by_side(app: Any, tile: Path) -> None:
     app.mode("Two models")
     expect(app.picture).to_have_count(2)
     app.see("Difference of the counts")
-    expect(app.page.get_by_text(re.compile("Model mobilenetv2_unet 1"))).to_be_visible()
+    expect(app.page.get_by_text(re.compile("Model efficientnetv2b0_unet 1"))).to_be_visible()
     expect(app.page.get_by_text(re.compile("Model strict 1"))).to_be_visible()
     # The chooser of the side bar names the first of the two.
     app.choose("Model", "strict:1.1.0")

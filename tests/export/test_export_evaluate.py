@@ -240,7 +240,7 @@ def test_the_command_needs_no_tensorflow(
 def test_thresholds_of_another_file_and_averaged_copies_are_in_force_and_stated(
     tiny_session: ModelSession, test_data: Path, repository: Path, tmp_path: Path
 ) -> None:
-    (other,) = sorted(repository.glob("models/mobilenetv2_unet/*/model.onnx"))[:1]
+    (other,) = sorted(repository.glob("models/efficientnetv2b0_unet/*/model.onnx"))[:1]
     calibrated = ModelSession.load(other, provider="cpu").contract.separation
     arguments = ["evaluate", str(tiny_session.path), str(test_data), "--groups", "07"]
     options = ["--thresholds-of", str(other), "--test-time-augmentation", "flips4"]

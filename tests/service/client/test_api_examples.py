@@ -43,7 +43,7 @@ class Service:
         """Make what the example of an operation speaks of; return what puts it into a text."""
         with httpx2.Client(base_url=self.address, timeout=PATIENCE_S) as client:
             if operation == "activateModelVersion":
-                client.post("/models/mobilenetv2_unet/versions/1.0.0/activate").raise_for_status()
+                client.post("/models/efficientnetv2b0_unet/versions/1.0.0/activate").raise_for_status()
             answer = client.post("/segment", content=(self.folder / "tile.png").read_bytes())
             result = answer.raise_for_status().json()["id"]
             order = ORDER_EXAMPLE["id"]
@@ -79,8 +79,8 @@ def service(
     models, folder = tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("caller")
     for version in ("1.0.0", "1.1.0"):
         tiny_model_factory(
-            models / "mobilenetv2_unet" / version / "model.onnx",
-            name="mobilenetv2_unet",
+            models / "efficientnetv2b0_unet" / version / "model.onnx",
+            name="efficientnetv2b0_unet",
             version=version,
         )
     shutil.copy(test_data / "images" / "nucls_test_1.png", folder / "tile.png")
