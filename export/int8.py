@@ -28,6 +28,7 @@ from onnxruntime.quantization.registry import QDQRegistry
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.accuracy import describe, excess
+from export.onnx_file import store_in_full
 from service.inference.contract import INPUT_NAME, VariantAccuracy
 
 Ranges = Literal["minmax", "percentile"]
@@ -141,7 +142,7 @@ def open_quantiser(
     with tempfile.TemporaryDirectory(prefix="karyon-int8-") as name:
         source, prepared = Path(name) / "source.onnx", Path(name) / "prepared.onnx"
         # Symbolic shape inference gives up on the sizes that a Resize takes from its input.
-        onnx.save(proto, source)
+        onnx.save(store_in_full(proto), source)
         quant_pre_process(source, prepared, skip_symbolic_shape=True)
         yield Quantiser(prepared, tiles)
 

@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 from service.inference.contract import ModelContract, parse_contract
@@ -33,6 +34,39 @@ def write(proto: onnx.ModelProto, contract: ModelContract, path: Path) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
+
+
+def store_in_full(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Give weights that are stored in float16 behind a Cast back as float32 constants.
+
+    A quantiser takes the Cast for an activation, and would leave every weight behind it in float32.
+
+    Args:
+        proto: A graph, with or without such weights; it stays as it is.
+
+    Returns:
+        A graph of the same values.
+    """
+    full = onnx.ModelProto()
+    full.CopyFrom(proto)
+    constants = {constant.name: constant for constant in full.graph.initializer}
+    casts = [
+        node
+        for node in full.graph.node
+        if node.op_type == "Cast"
+        and node.input[0] in constants
+        and onnx.helper.get_node_attr_value(node, "to") == onnx.TensorProto.FLOAT
+    ]
+    for cast in casts:
+        values = onnx.numpy_helper.to_array(constants[cast.input[0]]).astype(np.float32)
+        full.graph.initializer.append(onnx.numpy_helper.from_array(values, cast.output[0]))
+        full.graph.node.remove(cast)
+    used = {name for node in full.graph.node for name in node.input}
+    kept = [constant for constant in full.graph.initializer if constant.name in used]
+    del full.graph.initializer[:]
+    full.graph.initializer.extend(kept)
+    onnx.checker.check_model(full)
+    return full
 
 
 def read(path: Path) -> tuple[onnx.ModelProto, ModelContract]:

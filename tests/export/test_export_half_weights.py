@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from export.convert import convert
 from export.half_weights import LEAST_ELEMENTS, round_weights, store_in_half
+from export.onnx_file import store_in_full
 from export.verify import keras_maps
 
 
@@ -61,3 +62,18 @@ def test_nothing_is_rounded_while_storing(tiny_proto: onnx.ModelProto) -> None:
         onnx.numpy_helper.from_array(np.full(4096, 1 / 3, dtype=np.float32), "third")
     )
     assert store_in_half(proto) == 0.0
+
+
+def test_weights_come_back_in_full(wide_model: keras.Model) -> None:
+    round_weights(wide_model)
+    proto = convert(wide_model)
+    plain = {c.name: onnx.numpy_helper.to_array(c) for c in proto.graph.initializer}
+    nodes = len(proto.graph.node)
+    store_in_half(proto)
+    full = store_in_full(proto)
+    assert len(full.graph.node) == nodes < len(proto.graph.node)
+    assert {c.name for c in full.graph.initializer} == plain.keys()
+    for constant in full.graph.initializer:
+        np.testing.assert_allclose(
+            onnx.numpy_helper.to_array(constant), plain[constant.name], rtol=1e-5
+        )

@@ -43,7 +43,9 @@ class Service:
         """Make what the example of an operation speaks of; return what puts it into a text."""
         with httpx2.Client(base_url=self.address, timeout=PATIENCE_S) as client:
             if operation == "activateModelVersion":
-                client.post("/models/efficientnetv2b0_unet/versions/1.0.0/activate").raise_for_status()
+                client.post(
+                    "/models/efficientnetv2b0_unet/versions/1.0.0/activate"
+                ).raise_for_status()
             answer = client.post("/segment", content=(self.folder / "tile.png").read_bytes())
             result = answer.raise_for_status().json()["id"]
             order = ORDER_EXAMPLE["id"]

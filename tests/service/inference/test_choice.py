@@ -71,6 +71,26 @@ def test_the_fastest_accepted_precision_is_taken(version: Callable[..., Path]) -
     assert session.golden is not None or FAST == CPU_PROVIDER
 
 
+@needs_openvino
+@pytest.mark.parametrize(
+    ("flags", "taken"),
+    [
+        (("avx512_vnni", "avx512_bf16"), "bf16"),
+        (("avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"), "int8"),
+        (("avx512_vnni",), "int8"),
+    ],
+)
+def test_of_two_accepted_precisions_the_one_that_the_processor_is_faster_in(
+    version: Callable[..., Path],
+    processor: Callable[..., None],
+    flags: tuple[str, ...],
+    taken: str,
+) -> None:
+    processor(*flags)
+    folder = version("int8", {"reduced_precisions": BF16})
+    assert load_best(folder).precision == taken
+
+
 def test_fp32_is_the_reference_file_on_the_default_provider(version: Callable[..., Path]) -> None:
     session = load_best(version(), precision="fp32")
     assert (session.provider, session.precision) == (CPU_PROVIDER, "fp32")
