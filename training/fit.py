@@ -258,7 +258,7 @@ def _locate_weights(config: TrainingConfig, data_root: Path) -> str | None:
 
 
 def _backend() -> dict[str, str]:
-    devices = keras.distribution.list_devices("gpu") or keras.distribution.list_devices("cpu")
+    devices = keras.distribution.list_devices()
     name = keras.backend.backend()
     return {
         "keras": keras.__version__,
