@@ -48,9 +48,9 @@ app = typer.Typer(
 Start with `python -m export model RUN_DIR --validation DATA_DIR --groups 07,08 --name
 efficientnetv2b0_unet --version 1.1.0 --out models`: it converts, compares with Keras pixel by
 pixel, chooses thresholds, measures through the service's own code and writes the card, or it
-refuses and writes nothing. `python -m export evaluate MODEL.onnx DATA_DIR --out DIR` measures any model file
-on your own annotated images and needs no TensorFlow. `python -m export compare OLD.onnx NEW.onnx
-DATA_DIR` tells whether a new file counts better than the one in use.""",
+refuses and writes nothing. `python -m export evaluate MODEL.onnx DATA_DIR --out DIR` measures any
+model file on your own annotated images and needs no TensorFlow. `python -m export compare OLD.onnx
+NEW.onnx DATA_DIR` tells whether a new file counts better than the one in use.""",
 )
 
 

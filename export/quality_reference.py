@@ -37,6 +37,8 @@ FALSE_ALARMS: Final = 0.03
 """Share of the training images on which each flag may fire."""
 TINT_FALSE_ALARMS: Final = 0.05
 """The same for colours where there are nuclei: a hue turned by 30 degrees is hardly beyond them."""
+SIZE_FALSE_ALARMS: Final = 0.1
+"""The same for nuclei that look small: those of a field of few are as small as a lymphocyte's."""
 HOME_WEIGHT: Final = 0.8
 """Weight of the data set that the model is for among those that it has learnt colours from."""
 _TISSUE_MARGIN: Final = 0.5
@@ -127,7 +129,7 @@ def learn_quality_reference(
         **_tissue_values(clean),
         **_blur_values(list(measured.values())),
         **_stain_values(measured, home),
-        **_scale_values(measured),
+        **_scale_values(measured, home),
         **_merged_values(clean),
     }
     return {name: float(f"{value:.6g}") for name, value in values.items()}
@@ -187,13 +189,13 @@ def _stain_values(sources: Mapping[str, Source], home: str | None) -> dict[str, 
     }
 
 
-def _scale_values(sources: Mapping[str, Source]) -> dict[str, float]:
+def _scale_values(sources: Mapping[str, Source], home: str | None) -> dict[str, float]:
     """Sizes of nuclei as they are, and at half and at twice the resolution."""
     usual = {name: [_present(map(_size, source.clean))] for name, source in sources.items()}
     half = {name: [_present(map(_size, source.half))] for name, source in sources.items()}
     double = {name: [_present(map(_size, source.double))] for name, source in sources.items()}
     return {
-        **_compare("coarse", "changed", usual, half),
+        **_compare("coarse", "changed", usual, half, false_alarms=SIZE_FALSE_ALARMS, home=home),
         **_compare("fine", "changed", usual, double),
     }
 
