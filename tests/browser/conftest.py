@@ -126,8 +126,11 @@ class AppPage:
         self.see("Research use only")
 
     def _hear(self, message: Any) -> None:
-        if message.type == "error":
-            self.complaints.append(message.text)
+        # A rerun takes pictures of the one before out of Streamlit's store, at times while the
+        # browser still fetches them: nothing is missing on the page that is shown in the end.
+        address = message.location.get("url", "")
+        if message.type == "error" and "/media/" not in address:
+            self.complaints.append(f"{message.text} {address}")
 
     def see(self, text: str | re.Pattern[str]) -> Any:
         """Wait until a text is there, and return it."""
