@@ -16,6 +16,7 @@ the epoch, which is taken on all four held-out patients.
 import argparse
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 RECIPE = "training/recipes/protocol.toml"
@@ -38,6 +39,9 @@ WEIGHT_FILES = {
     "transunet": "resnet50",
     "vgg16_unet": "vgg16",
 }
+FROM_RANDOM_WEIGHTS = 2
+"""How many times the epochs of the recipe a network without pretrained weights is given."""
+
 FOLDS = (("01", "02"), ("03", "04"), ("05", "06"), ("07", "08"))
 
 
@@ -66,6 +70,9 @@ def train(
     weights = encoder_weights(architecture, options.encoder_dir)
     if not (folder / "metrics.json").is_file():
         patterns = [part for patient in hold_out for part in ("--hold-out", f"tnbc_p{patient}")]
+        if weights == "none":
+            epochs = tomllib.loads(Path(options.recipe).read_text())["epochs"]
+            patterns += ["--epochs", str(FROM_RANDOM_WEIGHTS * epochs)]
         run("training", "fit", options.recipe, "--architecture", architecture,
             "--encoder-weights", weights, "--data-root", str(options.data_root),
             "--run-dir", str(folder), *patterns)  # fmt: skip
