@@ -19,7 +19,16 @@ import sys
 from pathlib import Path
 
 RECIPE = "training/recipes/protocol.toml"
-RANDOM_RECIPE = "training/recipes/protocol_from_random.toml"
+SLOW_LEARNERS = {
+    "efficientnetb0_unet": (
+        "training/recipes/protocol_from_random.toml",
+        "training/recipes/protocol_second_stage.toml",
+    ),
+}
+"""Recipes of both stages of a network that has to learn everything; the first stage's folder is the
+`initial_model` of the second."""
+
+FIRST_STAGE = "efficientnetb0_first_stage"
 FOLD_RECIPE = "training/recipes/folds.toml"
 ARCHITECTURES = (
     "mobilenetv2_unet",
@@ -67,10 +76,18 @@ def train(
     weights = encoder_weights(architecture, options.encoder_dir)
     if not (folder / "metrics.json").is_file():
         patterns = [part for patient in hold_out for part in ("--hold-out", f"tnbc_p{patient}")]
-        recipe = options.recipe or (RANDOM_RECIPE if weights == "none" else RECIPE)
+        data = ("--data-root", str(options.data_root))
+        recipe = options.recipe or RECIPE
+        if weights == "none" and options.recipe is None and architecture in SLOW_LEARNERS:
+            first, second = SLOW_LEARNERS[architecture]
+            stage = Path(options.runs) / FIRST_STAGE
+            if not (stage / "metrics.json").is_file():
+                run("training", "fit", first, "--architecture", architecture,
+                    "--encoder-weights", "none", *data, "--run-dir", str(stage), *patterns)  # fmt: skip
+            run("training", "fit", second, *data, "--run-dir", str(folder), *patterns)
+            return folder
         run("training", "fit", recipe, "--architecture", architecture,
-            "--encoder-weights", weights, "--data-root", str(options.data_root),
-            "--run-dir", str(folder), *patterns)  # fmt: skip
+            "--encoder-weights", weights, *data, "--run-dir", str(folder), *patterns)  # fmt: skip
     return folder
 
 
