@@ -82,8 +82,7 @@ def train(
             first, second = SLOW_LEARNERS[architecture]
             stage = Path(options.runs) / FIRST_STAGE
             if not (stage / "metrics.json").is_file():
-                run("training", "fit", first, "--architecture", architecture,
-                    "--encoder-weights", "none", *data, "--run-dir", str(stage), *patterns)  # fmt: skip
+                run("training", "fit", first, *data, "--run-dir", str(stage), *patterns)
             run("training", "fit", second, *data, "--run-dir", str(folder), *patterns)
             return folder
         run("training", "fit", recipe, "--architecture", architecture,
