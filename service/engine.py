@@ -64,9 +64,6 @@ def open_engine(
         else [(spec.tile_px, spec.tile_px)]
     )
     batcher.warm_up(shapes)
-    if session.has_wide:
-        # The weights are there twice: a service that waits for its first image keeps no more.
-        session.give_back_memory()
     segmenter = Segmenter(
         session,
         runner=batcher,
