@@ -3,6 +3,7 @@
     python -m benchmarks.engine [--models-dir DIR] [--seconds 4] [--rounds 3]
 
 Each layout decodes, segments and answers 512x512 tiles without HTTP, as the service's workers do.
+`alone` is the threads of a tile that is alone, where the layout has a session for such tiles.
 All layouts take turns in each round, so that whatever else the machine does hits all alike; the
 median over the rounds is shown, and its ratio to a bare `session.run` loop on all threads.
 """
@@ -42,27 +43,39 @@ class Layout:
     Attributes:
         lanes: Runs of the model at once.
         threads: Threads of each run.
+        alone_threads: Threads of a run that goes alone; 0 where it has `threads`.
         workers: Images decoded, separated and encoded at once.
     """
 
     lanes: int
     threads: int
+    alone_threads: int
     workers: int
 
 
 def layouts(processors: int) -> list[Layout]:
     """Return what is worth comparing on a machine."""
-    lanes = [(1, processors), (processors, 1)]
+    lanes = [(1, processors, 0), (processors, 1, 0), (processors, 1, processors)]
     if processors >= 4:
-        lanes.insert(1, (processors // 2, 2))
+        lanes.insert(1, (processors // 2, 2, 0))
     workers = sorted({1, processors, processors + 1, 2 * processors})
-    return [Layout(count, threads, extra) for count, threads in lanes for extra in workers]
+    return [Layout(*shared, extra) for shared in lanes for extra in workers]
 
 
-def open_session(models_dir: Path, lanes: int, threads: int) -> ModelSession:
+def open_session(models_dir: Path, lanes: int, threads: int, alone_threads: int) -> ModelSession:
     """Load the default model for so many runs at once, with so many threads each."""
-    options = RuntimeOptions(threads=threads, streams=lanes)
+    options = RuntimeOptions(
+        threads=threads,
+        streams=lanes,
+        alone_threads=alone_threads,
+        alone_on_openvino=alone_threads > 0,
+    )
     return ModelRepository.open(models_dir, options=options).get()
+
+
+def shared_out(layout: Layout) -> tuple[int, int, int]:
+    """Return what a session is loaded for, whoever its workers are."""
+    return layout.lanes, layout.threads, layout.alone_threads
 
 
 def tiles_per_second(action: Callable[[int], object], workers: int, seconds: float) -> float:
@@ -97,9 +110,9 @@ def main() -> int:
     pixels = decode_image(files[0], ImageLimits()).pixels[None]
     processors = usable_processors()
     compared = layouts(processors)
-    sessions: dict[tuple[int, int], ModelSession] = {
-        (lanes, threads): open_session(arguments.models_dir, lanes, threads)
-        for lanes, threads in sorted({(layout.lanes, layout.threads) for layout in compared})
+    sessions: dict[tuple[int, int, int], ModelSession] = {
+        shared: open_session(arguments.models_dir, *shared)
+        for shared in sorted({shared_out(layout) for layout in compared})
     }
     parameters, limits = SegmentParameters(), ImageLimits()
     with tempfile.TemporaryDirectory() as data_dir:
@@ -107,11 +120,16 @@ def main() -> int:
     bare: list[float] = []
     measured: dict[Layout, list[float]] = {layout: [] for layout in compared}
     for _ in range(arguments.rounds):
-        run = sessions[1, processors].run
+        run = sessions[1, processors, 0].run
         bare.append(tiles_per_second(lambda _, run=run: run(pixels), 1, arguments.seconds))
         for layout in compared:
-            session = sessions[layout.lanes, layout.threads]
-            batcher = TileBatcher(session, observer=Metrics(), lanes=layout.lanes)
+            session = sessions[shared_out(layout)]
+            batcher = TileBatcher(
+                session,
+                observer=Metrics(),
+                lanes=layout.lanes,
+                run_alone=session.run_alone if session.has_wide else None,
+            )
             segmenter = Segmenter(session, runner=batcher)
 
             def answer(turn: int, segmenter: Segmenter = segmenter) -> None:
@@ -127,13 +145,14 @@ def main() -> int:
             batcher.close()
 
     ceiling = statistics.median(bare)
-    session = sessions[1, processors]
+    session = sessions[1, processors, 0]
     print(f"{session.contract.name} on {session.provider}, {processors} processors")
     print(f"bare session.run: {ceiling:.2f} tiles/s")
-    print("lanes  threads  workers  tiles/s  of bare")
+    print("lanes  threads  alone  workers  tiles/s  of bare")
     for layout, values in measured.items():
         median = statistics.median(values)
-        row = f"{layout.lanes:5}  {layout.threads:7}  {layout.workers:7}"
+        alone_threads = layout.alone_threads or layout.threads
+        row = f"{layout.lanes:5}  {layout.threads:7}  {alone_threads:5}  {layout.workers:7}"
         print(f"{row}  {median:7.2f}  {median / ceiling:7.2f}")
     return 0
 

@@ -2,7 +2,7 @@
 
     python -m benchmarks.serving_bars [--scale 1.0] [--peers "FastAPI + onnxruntime,LitServe"]
 
-Some eleven minutes on two idle processors, after the environments of the peers have been made once
+Some twelve minutes on two idle processors, after the environments of the peers have been made once
 (`make bench-peers`); `--scale 0.1 --peers none` tries it out. Every bar is a ratio within this run,
 or a time that a busy machine only makes longer. The ceiling is the best loop of bare `session.run`:
 one run at once with all threads, or a one-thread run for each processor; one tile is 512x512 JPEG.
@@ -28,9 +28,10 @@ from benchmarks.machine import background_load, facts_sentence, machine_facts
 from benchmarks.publish import REPOSITORY
 from benchmarks.saturation import Loop, ask_without_pause
 from service.images.decode import ImageLimits, decode_image
+from service.inference.lanes import LanePlan
 from service.inference.precision import PrecisionChoice
 from service.inference.processors import usable_processors
-from service.inference.providers import Provider, RuntimeOptions
+from service.inference.providers import CPU_PROVIDER, Provider, RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
 
@@ -111,25 +112,32 @@ def throughput_rows(seconds: float) -> list[Row]:
     """Bars 1 and 2, for each way to share out the processors."""
     processors = usable_processors()
     data = TILE.read_bytes()
-    layouts: dict[str, tuple[int, int, dict[str, str]]] = {
-        f"1 lane x {processors} threads (default)": (1, processors, {}),
-        f"{processors} lanes x 1 thread": (
-            processors,
-            1,
-            {"concurrency": str(processors), "workers": str(processors + 1)},
-        ),
-    }
-    bare: dict[str, Bare] = {}
+    alone, crowd = LanePlan(1, processors), LanePlan(processors, 1)
+    bare: dict[LanePlan, Bare] = {}
     on_cpu: list[Bare] = []
     host: HostWork | None = None
-    for name, (lanes, threads, _) in layouts.items():
-        session = open_session(lanes, threads)
-        bare[name] = measure_bare(session, lanes, data, seconds)
+    for plan in (alone, crowd):
+        session = open_session(plan.lanes, plan.threads)
+        bare[plan] = measure_bare(session, plan.lanes, data, seconds)
         host = host or measure_host_work(session, data, 30)
-        default = open_session(lanes, threads, "cpu", "fp32")
-        on_cpu.append(measure_bare(default, lanes, data, seconds))
+        default = open_session(plan.lanes, plan.threads, "cpu", "fp32")
+        on_cpu.append(measure_bare(default, plan.lanes, data, seconds))
+    # What the service chooses by itself is measured without settings (RuntimeOptions.on).
+    names = [
+        f"elastic, {processors} lanes or {processors} threads",
+        f"1 lane x {processors} threads",
+        f"{processors} lanes x 1 thread",
+    ]
+    usual = names[0] if session.provider == CPU_PROVIDER else names[1]
+    elastic = {"concurrency": str(processors), "alone_threads": str(processors)}
+    layouts: dict[str, tuple[LanePlan, LanePlan, dict[str, str]]] = {
+        names[0]: (alone, crowd, elastic),
+        names[1]: (alone, alone, {"concurrency": "1"}),
+        names[2]: (crowd, crowd, {"concurrency": str(processors)}),
+    }
+    layouts[usual] = (*layouts[usual][:2], {})
     if host is None:
-        raise RuntimeError("no layout was measured")
+        raise RuntimeError("no loop was measured")
     ceiling = max(item.tiles_per_s for item in bare.values())
     with_host = 1.0 / (1.0 / ceiling + host.counted_ms / 1000.0 / processors)
     reference = max(item.tiles_per_s for item in on_cpu)
@@ -147,10 +155,11 @@ def throughput_rows(seconds: float) -> list[Row]:
             f" {reference:.2f}",
         ),
     ]
-    for name, (_, _, settings) in layouts.items():
-        alone, full, processor_ms, memory_mb = measure_service(settings, data, seconds)
-        own = bare[name]
-        over_ms = alone.p50_ms - own.p50_ms
+    for layout, (one, many, settings) in layouts.items():
+        name = f"{layout} (default)" if layout == usual else layout
+        lone, full, processor_ms, memory_mb = measure_service(settings, data, seconds)
+        own, busy = bare[one], bare[many]
+        over_ms = lone.p50_ms - own.p50_ms
         apart_ms = host.counted_ms + host.stages_ms["answer, signed"]
         rest_ms = over_ms - apart_ms
         rows += [
@@ -164,14 +173,14 @@ def throughput_rows(seconds: float) -> list[Row]:
             Row(
                 f"1 processor time a tile, {name}",
                 "-",
-                f"bare {own.processor_ms:.0f} ms, with the host work"
-                f" {own.processor_ms + host.counted_ms:.0f}, service {processor_ms:.0f} ms:"
-                f" {(own.processor_ms + host.counted_ms) / processor_ms:.2f}",
+                f"bare {busy.processor_ms:.0f} ms, with the host work"
+                f" {busy.processor_ms + host.counted_ms:.0f}, service {processor_ms:.0f} ms:"
+                f" {(busy.processor_ms + host.counted_ms) / processor_ms:.2f}",
             ),
             Row(
                 f"2 one by one, {name}",
                 f"<= {OVERHEAD_BAR_MS:.0f} ms over bare and decoding, separation, answer",
-                f"p50 {alone.p50_ms:.1f} ms, bare {own.p50_ms:.1f} ms: {over_ms:.1f} ms over it,"
+                f"p50 {lone.p50_ms:.1f} ms, bare {own.p50_ms:.1f} ms: {over_ms:.1f} ms over it,"
                 f" {rest_ms:.1f} ms without the {apart_ms:.1f} ms measured apart",
                 rest_ms <= OVERHEAD_BAR_MS,
             ),

@@ -101,7 +101,7 @@ def open_repository(settings: Settings) -> ModelRepository:
     Raises:
         KaryonError: A model, or the provider or precision asked for, is not as it must be.
     """
-    plan = plan_lanes(settings.concurrency, settings.threads)
+    plan = plan_lanes(settings.concurrency, settings.threads, settings.alone_threads)
     return ModelRepository.open(
         settings.models_dir or embedded_models_dir(),
         default=settings.default_model,
@@ -110,6 +110,8 @@ def open_repository(settings: Settings) -> ModelRepository:
         options=RuntimeOptions(
             threads=plan.threads,
             streams=plan.lanes,
+            alone_threads=plan.alone_threads,
+            alone_on_openvino=settings.alone_threads > 0,
             device_id=settings.device_id,
             gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
             use_tf32=settings.use_tf32,

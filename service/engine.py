@@ -42,13 +42,17 @@ def open_engine(
         observer: Told of the queue and of each run.
         tracer: Traces each run; default nobody.
     """
+    plan = plan_lanes(settings.concurrency, settings.threads, settings.alone_threads)
+    # Where the provider has no session for a lone run (RuntimeOptions.on), each run is one.
+    lanes = plan.lanes if session.has_wide or not plan.alone_threads else settings.concurrency or 1
     batcher = TileBatcher(
         session,
         observer=observer,
         tracer=tracer,
-        lanes=plan_lanes(settings.concurrency, settings.threads).lanes,
+        lanes=lanes,
         max_batch_tiles=batch_tiles_for(session.provider, settings.max_batch_tiles),
         delay_s=settings.batch_delay_ms / 1000.0,
+        run_alone=session.run_alone if session.has_wide else None,
     )
     spec = session.contract.input
     sides = tile_sides_px(spec.tile_px, spec.divisor)

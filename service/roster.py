@@ -174,7 +174,11 @@ class Roster:
             closer = weakref.finalize(segmenter, close)
             closer.atexit = False  # `close` does that, in order
             self._closers.append(closer)
-        return segmenter, sing(segmenter)
+        canary = sing(segmenter)
+        if session.has_wide:
+            # Its weights are there twice; a model that waits for its first image keeps no more.
+            session.give_back_memory()
+        return segmenter, canary
 
     def _show(self, session: ModelSession) -> None:
         self._observer.model_loaded(*_labels(session))

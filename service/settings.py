@@ -62,8 +62,12 @@ class Settings(BaseSettings):
     threads: int = Field(default=0, ge=0, le=512)
     """Threads of one inference; 0 shares the processors of this process between the lanes."""
     concurrency: int = Field(default=0, ge=0, le=64)
-    """Lanes: inferences of one model at once; 0 takes one, which answers a single image soonest.
-    One a processor carries more under steady load (docs/performance.md)."""
+    """Lanes: inferences of one model at once. 0 on the default CPU provider, while `threads` is 0,
+    too: one a processor under load, one with all of them for a tile that is alone; 0 elsewhere: one
+    (docs/performance.md)."""
+    alone_threads: int = Field(default=0, ge=0, le=512)
+    """Threads of a tile that is alone, where there are several lanes; 0 chooses. Set, it holds on
+    OpenVINO as well, which then needs its memory twice."""
     device_id: int = Field(default=0, ge=0, le=255)
     """Number of the GPU."""
     gpu_mem_limit_bytes: int | None = Field(default=None, ge=256 * 1024 * 1024)

@@ -7,7 +7,8 @@
 ```
 A lane is a thread that runs the model. On a GPU one lane takes up to `max_batch_tiles` tiles of one
 shape, whoever they belong to, and waits at most `batch_delay_ms` for those that may still come. On
-a CPU a batch gains nothing and costs memory: each lane runs tile by tile and never waits.
+a CPU a batch gains nothing and costs memory: each lane runs tile by tile, and a tile that is alone
+gets the processors of all lanes (`service.inference.sharing`).
 
 A request has two chunks in the queue at most: while one runs, the next is cut and the last pasted,
 and a slide with hundreds of tiles cannot fill the queue before a single tile that comes later.
@@ -16,7 +17,7 @@ and a slide with hundreds of tiles cannot fill the queue before a single tile th
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from service.errors import NotReadyError
 from service.inference.fair_queue import FairQueue
 from service.inference.runner import Tiles, TileSession
 from service.inference.shapes import batch_size_for, batch_sizes
+from service.inference.sharing import ProcessorSharing, Share
 from service.inference.ticket import WEIGHTS, Ticket
 
 _CHUNKS_AHEAD: Final = 1
@@ -90,6 +92,7 @@ class TileBatcher:
         lanes: int = 1,
         max_batch_tiles: int = 1,
         delay_s: float = 0.0,
+        run_alone: Callable[[Tiles], Tiles] | None = None,
     ) -> None:
         """Start the dispatcher.
 
@@ -100,12 +103,16 @@ class TileBatcher:
             lanes: Runs of the model at once, each on a thread of its own.
             max_batch_tiles: Most tiles in one run; 1 runs tile by tile.
             delay_s: Longest wait for a batch to fill while other requests are at work.
+            run_alone: Runs the model with the processors of all lanes; taken for a tile that is
+                alone. None where there is no such way, or nothing to gain.
         """
         self.max_batch_tiles = max(1, max_batch_tiles)
         self._session = session
         self._observer = observer
         self._tracer = tracer
         self._delay_s = delay_s if self.max_batch_tiles > 1 else 0.0
+        self._run_alone = run_alone
+        self._sharing = ProcessorSharing(lanes) if run_alone is not None else None
         self._queue: FairQueue[_Entry] = FairQueue(WEIGHTS)
         self._changed = threading.Condition()
         self._streams = 0
@@ -119,9 +126,14 @@ class TileBatcher:
 
     def warm_up(self, shapes: Iterable[tuple[int, int]]) -> None:
         """Run the model once on every (height, width) and batch size that it may ever see."""
+        runs = (
+            [self._session.run] if self._run_alone is None else [self._session.run, self._run_alone]
+        )
         for height_px, width_px in shapes:
             for size in batch_sizes(self.max_batch_tiles):
-                self._session.run(np.zeros((size, height_px, width_px, 3), dtype=np.uint8))
+                tiles = np.zeros((size, height_px, width_px, 3), dtype=np.uint8)
+                for run in runs:
+                    run(tiles)
 
     def stream(self, chunks: Iterable[Tiles], ticket: Ticket) -> Iterator[Tiles]:
         """Yield the maps of each chunk, in order; see `TileRunner`.
@@ -173,6 +185,8 @@ class TileBatcher:
             for index in range(len(tiles)):
                 self._queue.put(_Entry(chunk, index), ticket.priority)
             self._observer.tiles_queued(len(tiles))
+            if self._sharing is not None:
+                self._sharing.queued(len(self._queue))
             self._changed.notify_all()
         return chunk
 
@@ -183,33 +197,50 @@ class TileBatcher:
                 self._observer.tiles_queued(-1)
 
     def _dispatch(self) -> None:
-        while (batch := self._next_batch()) is not None:
+        while (turn := self._next_turn()) is not None:
+            share, batch = turn
             if batch:
-                self._run(batch)
+                self._run(batch, share)
 
-    def _next_batch(self) -> list[_Entry] | None:
-        """Wait for tiles and take a batch of one shape; None once all work is done and closed."""
+    def _next_turn(self) -> tuple[Share, list[_Entry]] | None:
+        """Wait for tiles and a share of the processors; None once all work is done and closed."""
         with self._changed:
-            while not self._queue and not self._closing:
+            while (share := self._offer()) is None:
+                if self._closing and not self._queue:
+                    return None
                 self._changed.wait()
             first = self._take(None)
             if first is None:
-                return None if self._closing and not self._queue else []
-            batch = [first]
-            shape = first.chunk.tiles.shape[1:]
-            last_s = time.monotonic() + self._delay_s
-            while len(batch) < self.max_batch_tiles:
-                entry = self._take(shape)
-                if entry is not None:
-                    batch.append(entry)
-                    continue
-                wait_s = last_s - time.monotonic()
-                # Only requests without a tile in this batch can still add to it soon.
-                expected = self._streams > len({id(entry.chunk.ticket) for entry in batch})
-                if wait_s <= 0 or self._closing or not expected:
-                    break
-                self._changed.wait(wait_s)
-            return batch
+                return share, []
+            if self._sharing is not None:
+                self._sharing.begin(share, len(self._queue))
+            return share, self._fill(first)
+
+    def _offer(self) -> Share | None:
+        """Return what a run that began now would have; None where none may begin."""
+        if not self._queue:
+            return None
+        if self._sharing is None:
+            return "one"
+        return self._sharing.offer(len(self._queue), time.monotonic())
+
+    def _fill(self, first: _Entry) -> list[_Entry]:
+        """Return a batch of one shape around its first tile, waiting for those that may come."""
+        batch = [first]
+        shape = first.chunk.tiles.shape[1:]
+        last_s = time.monotonic() + self._delay_s
+        while len(batch) < self.max_batch_tiles:
+            entry = self._take(shape)
+            if entry is not None:
+                batch.append(entry)
+                continue
+            wait_s = last_s - time.monotonic()
+            # Only requests without a tile in this batch can still add to it soon.
+            expected = self._streams > len({id(entry.chunk.ticket) for entry in batch})
+            if wait_s <= 0 or self._closing or not expected:
+                break
+            self._changed.wait(wait_s)
+        return batch
 
     def _take(self, shape: tuple[int, ...] | None) -> _Entry | None:
         """Take the next tile that somebody still wants, of a shape or of any."""
@@ -229,18 +260,21 @@ class TileBatcher:
             return entry
         return None
 
-    def _run(self, batch: list[_Entry]) -> None:
+    def _run(self, batch: list[_Entry], share: Share) -> None:
         """Run a batch and keep the promises that it completes."""
         start_s = time.perf_counter()
         tickets = [entry.chunk.ticket for entry in batch]
         span = self._tracer.batch(tickets, len(batch)) if self._tracer else nullcontext()
+        run = self._run_alone if share == "all" and self._run_alone else self._session.run
         try:
             with span:
-                maps = self._session.run(self._stack(batch))
+                maps = run(self._stack(batch))
         except BaseException as error:  # noqa: BLE001  handed on to the requests; the lane lives
             for entry in batch:
                 entry.chunk.fail(error)
             return
+        finally:
+            self._end_share()
         self._observer.batch_ran(len(batch), time.perf_counter() - start_s)
         with self._changed:
             for entry, tile_maps in zip(batch, maps, strict=False):
@@ -251,6 +285,14 @@ class TileBatcher:
                     chunk.maps.set_result(
                         np.stack([done for done in chunk.done if done is not None])
                     )
+
+    def _end_share(self) -> None:
+        """Give back the processors of a run that is over."""
+        if self._sharing is None:
+            return
+        with self._changed:
+            self._sharing.end(time.monotonic())
+            self._changed.notify_all()
 
     def _stack(self, batch: list[_Entry]) -> Tiles:
         """Put tiles together, with blank ones up to the next size that is warm."""

@@ -93,12 +93,21 @@ def load_best(
                 passed_over.append(f"{candidate} {its_precision}: {error}")
                 continue
         session.passed_over = tuple(passed_over)
+        _share_out(session, reference, options.on(candidate))
         return session
     if failure is not None:
         raise failure
     name = f"{reference.contract.name} {reference.contract.version}"
     reasons = "; ".join(passed_over) or f"no provider here runs {precision}"
     raise PrecisionError(f"{name} cannot be run in {precision}: {reasons}")
+
+
+def _share_out(session: ModelSession, reference: ModelSession, options: RuntimeOptions) -> None:
+    """Prepare a chosen session for lone runs, where its provider's options say so."""
+    if session is not reference:
+        reference.give_back_memory()  # its arena may be one that outlives it
+    if options.alone_threads:
+        session.widen(options)
 
 
 def _candidates(
@@ -171,6 +180,7 @@ def _load(
     precision: Precision,
     options: RuntimeOptions,
 ) -> ModelSession:
+    options = options.on(provider)
     if precision in ("fp32", "bf16"):
         return ModelSession.load(
             reference.path, provider=provider, precision=precision, options=options

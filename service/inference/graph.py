@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from service.errors import ModelContractError
@@ -14,6 +15,21 @@ def run_once(session: Any, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Run an `onnxruntime.InferenceSession` on tiles (N, H, W, 3); return maps (N, H, W, C)."""
     maps: NDArray[np.uint8] = session.run([OUTPUT_NAME], {INPUT_NAME: tiles})[0]
     return maps
+
+
+def give_back_arena(session: Any, divisor: int) -> None:
+    """Let onnxruntime free what its arena on the CPU holds beyond the weights.
+
+    It does so only at the end of a run that says so: the smallest one.
+
+    Args:
+        session: An `onnxruntime.InferenceSession` on its default provider.
+        divisor: The contract's.
+    """
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    tiles = np.zeros((1, divisor, divisor, 3), dtype=np.uint8)
+    session.run([OUTPUT_NAME], {INPUT_NAME: tiles}, options)
 
 
 def check_tensors(session: Any, contract: ModelContract) -> None:

@@ -3,12 +3,14 @@
 `python -m benchmarks.engine` measures it; docs/serving.md tells when to choose otherwise.
 """
 
+import math
 from dataclasses import dataclass
 
 from service.inference.processors import usable_processors
 from service.inference.providers import ON_NVIDIA
 
 _LEAST_WORKERS, _MOST_WORKERS = 2, 8
+_MOST_LANES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,40 +20,50 @@ class LanePlan:
     Attributes:
         lanes: Runs at once.
         threads: Threads of each run on a CPU.
+        alone_threads: Threads of a run that goes alone on a CPU; 0 where each run has `threads`.
     """
 
     lanes: int
     threads: int
+    alone_threads: int = 0
 
 
-def plan_lanes(concurrency: int, threads: int, processors: int | None = None) -> LanePlan:
+def plan_lanes(
+    concurrency: int, threads: int, alone_threads: int = 0, processors: int | None = None
+) -> LanePlan:
     """Fill in what the settings leave open.
 
-    One lane with a thread a processor gives a single image its shortest time. Under steady load
-    one-thread lanes carry more: on two cores 1.04 of a bare loop, not 0.84 (docs/performance.md).
+    With a thread a processor a single image takes its shortest time; under load, runs of one thread
+    side by side carry more (docs/performance.md). Where nothing is set, a tile that is alone gets
+    the former and others the latter. What is set holds for every run.
 
     Args:
         concurrency: Runs at once; 0 chooses.
         threads: Threads of each; 0 chooses.
+        alone_threads: Threads of a run that goes alone; 0 chooses.
         processors: Processors of this process; default what affinity and the container leave.
     """
     available = usable_processors() if processors is None else processors
-    lanes = concurrency or 1
-    return LanePlan(lanes, threads or max(1, available // lanes))
+    if concurrency or threads or available == 1:
+        lanes = concurrency or 1
+        return LanePlan(lanes, threads or max(1, available // lanes), alone_threads)
+    # Each run holds the memory of its tile, and more than there are workers seldom meet.
+    each = math.ceil(available / _MOST_LANES)
+    return LanePlan(available // each, each, alone_threads or available)
 
 
 def plan_workers(workers: int, processors: int | None = None) -> int:
     """Fill in how many images are decoded, separated and encoded at once.
 
-    Two at least, so that one image is separated while the model runs on another; no more than feed
-    a fast GPU, since each holds the memory of its image.
+    One more than the model runs at once, so that every processor has a tile while an image is
+    decoded or separated; no more than feed a fast GPU, since each holds the memory of its image.
 
     Args:
         workers: The setting; 0 chooses.
         processors: Processors of this process; default what affinity and the container leave.
     """
     available = usable_processors() if processors is None else processors
-    return workers or min(_MOST_WORKERS, max(_LEAST_WORKERS, available))
+    return workers or min(_MOST_WORKERS, max(_LEAST_WORKERS, available + 1))
 
 
 def batch_tiles_for(provider: str, max_batch_tiles: int) -> int:

@@ -4,8 +4,10 @@ onnxruntime falls back to its default provider with a warning at most, for a mis
 missing driver or a misspelt option. What was asked for is therefore read back from the session.
 """
 
+import functools
 import json
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -42,6 +44,7 @@ ON_NVIDIA: Final = frozenset({CUDA_PROVIDER, TENSORRT_PROVIDER})
 """Providers with memory of their own, and on which a batch is faster than its tiles one by one."""
 
 _FATAL_ONLY: Final = 4
+_ARENA_LOCK: Final = threading.Lock()
 _INSTALL: Final[dict[RealProvider, str]] = {
     "openvino": "install the extra `cpu` (onnxruntime-openvino, Linux on x86-64)",
     "cuda": "install the extra `gpu` instead of `cpu`",
@@ -57,6 +60,10 @@ class RuntimeOptions:
         threads: Threads of one run on the CPU; 0 takes as many as there are processors for this
             process.
         streams: Runs at once on the CPU; OpenVINO runs one after the other unless it is told.
+        alone_threads: Threads of a run on the CPU that goes alone, on a session of its own; 0 for
+            no such session.
+        alone_on_openvino: Whether OpenVINO has such a session, too; its memory is then needed
+            twice, weights and runs. Without, a run there has `alone_threads` threads, one at once.
         device_id: Number of the GPU.
         gpu_mem_limit_bytes: Most bytes that onnxruntime's arena takes on the GPU; None for all.
         use_tf32: Let the GPU multiply float32 as TF32 (10 bits of mantissa): faster, and not the
@@ -68,11 +75,21 @@ class RuntimeOptions:
 
     threads: int = 0
     streams: int = 1
+    alone_threads: int = 0
+    alone_on_openvino: bool = False
     device_id: int = 0
     gpu_mem_limit_bytes: int | None = None
     use_tf32: bool = True
     engine_cache_dir: Path | None = None
     max_batch_tiles: int = 4
+
+    def on(self, provider: RealProvider) -> "RuntimeOptions":
+        """Return the options of a provider: only some share out processors run by run."""
+        if not self.alone_threads or provider == "cpu":
+            return self
+        if provider == "openvino" and self.alone_on_openvino:
+            return self
+        return replace(self, threads=self.alone_threads, streams=1, alone_threads=0)
 
 
 DEFAULT_OPTIONS: Final = RuntimeOptions()
@@ -107,7 +124,7 @@ def open_provider(
         ModelContractError: The file does not load on the CPU.
     """
     if provider == "cpu":
-        return create_session(content, [CPU_PROVIDER], options.threads)
+        return create_cpu_session(content, options)
     name = PROVIDER_NAMES[provider]
     if not is_available(provider):
         word = {"openvino": "OpenVINO", "cuda": "CUDA", "tensorrt": "TensorRT"}[provider]
@@ -210,13 +227,25 @@ def tensorrt_options(
     return chosen
 
 
-def create_session(content: bytes, providers: list[Any], threads: int) -> Any:
+def create_cpu_session(content: bytes, options: RuntimeOptions) -> Any:
+    """Create a session on the default provider, as `create_session` does."""
+    threads = options.threads or usable_processors()
+    # All runs share the session's pool, each besides its calling thread.
+    pool = options.streams * (threads - 1) + 1
+    return create_session(content, [CPU_PROVIDER], pool, share_arena=options.alone_threads > 0)
+
+
+def create_session(
+    content: bytes, providers: list[Any], threads: int, *, share_arena: bool = False
+) -> Any:
     """Create a session; nothing is promised of the provider that it runs on.
 
     Args:
         content: The ONNX file.
         providers: As onnxruntime takes them.
         threads: As in `RuntimeOptions`.
+        share_arena: Take memory for runs on the CPU from one arena of this process. Sessions that
+            never run at the same time then need it once.
 
     Returns:
         The `onnxruntime.InferenceSession`.
@@ -233,10 +262,22 @@ def create_session(content: bytes, providers: list[Any], threads: int) -> Any:
     # 100 MB more after a few image sizes, and no faster. The arena stays: a run without it takes
     # 40 % longer.
     options.enable_mem_pattern = False
+    if share_arena:
+        with _ARENA_LOCK:
+            _register_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:
         raise ModelContractError(f"onnxruntime cannot load it: {first_line(error)}") from error
+
+
+@functools.cache
+def _register_arena() -> None:
+    """Make the arena that sessions of this process may share; onnxruntime takes it only once."""
+    arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
+    onnxruntime.create_and_register_allocator(memory, None)
 
 
 def first_line(error: Exception) -> str:

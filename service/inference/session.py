@@ -1,5 +1,6 @@
 """One model file, loaded and checked: an onnxruntime session that keeps the model contract."""
 
+import dataclasses
 import functools
 import hashlib
 import re
@@ -21,7 +22,13 @@ from service.inference.golden import (
     make_golden,
     read_golden,
 )
-from service.inference.graph import check_canary, check_tensors, check_variant, run_once
+from service.inference.graph import (
+    check_canary,
+    check_tensors,
+    check_variant,
+    give_back_arena,
+    run_once,
+)
 from service.inference.installation import check_distributions
 from service.inference.precision import Precision
 from service.inference.providers import (
@@ -30,9 +37,10 @@ from service.inference.providers import (
     Provider,
     RealProvider,
     RuntimeOptions,
-    create_session,
+    create_cpu_session,
     is_available,
     open_provider,
+    provider_named,
 )
 
 # After these the CUDA context of the process is lost: every later call fails, whatever it does.
@@ -85,6 +93,7 @@ class ModelSession:
         self.passed_over: tuple[str, ...] = ()
         self.on_fatal: Callable[[FatalProviderError], None] | None = None
         self._session = session
+        self._wide: Any = None
         self._bound = (
             BoundRunner(session, len(contract.output.channels), device="cuda", device_id=device_id)
             if self.provider in ON_NVIDIA
@@ -204,18 +213,57 @@ class ModelSession:
             ValueError: `tiles` has not the shape or dtype above.
             FatalProviderError: The device is lost; the process must end.
         """
+        self._check_tiles(tiles)
+        if self._bound is not None:
+            return self._run_on_device(self._bound, tiles)
+        return _one_by_one(self._session, tiles)
+
+    def _check_tiles(self, tiles: NDArray[np.uint8]) -> None:
         divisor = self.contract.input.divisor
         if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[3] != 3:
             raise ValueError(f"tiles of shape {tiles.shape}, {tiles.dtype}: not (N, H, W, 3) uint8")
         if 0 in tiles.shape or tiles.shape[1] % divisor or tiles.shape[2] % divisor:
             raise ValueError(f"tiles of shape {tiles.shape}: sides are no multiples of {divisor}")
-        if self._bound is not None:
-            return self._run_on_device(self._bound, tiles)
-        # A batch gains nothing on a CPU that one tile keeps busy, and its memory is never given
-        # back: four tiles of 512 px left 768 MB resident, four runs of one tile 265 MB.
-        return np.concatenate(
-            [run_once(self._session, tiles[i : i + 1]) for i in range(len(tiles))]
+
+    def run_alone(self, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Run the model with all threads, for when no other run is going on; else like `run`."""
+        if self._wide is None:
+            return self.run(tiles)
+        self._check_tiles(tiles)
+        return _one_by_one(self._wide, tiles)
+
+    @property
+    def has_wide(self) -> bool:
+        """Whether `run_alone` has a session of its own."""
+        return self._wide is not None
+
+    def widen(self, options: RuntimeOptions) -> None:
+        """Give `run_alone` a session of its own, with `alone_threads` threads.
+
+        Its weights are in memory a second time; see `RuntimeOptions`.
+
+        Args:
+            options: As this session was loaded with.
+
+        Raises:
+            ModelContractError: The file has changed since it was loaded, or fails the self-test.
+            ProviderError: The provider does not run a second session.
+        """
+        provider = provider_named(self.provider)
+        if provider == "auto" or self.provider in ON_NVIDIA:
+            raise ProviderError(f"{self.provider} has no threads to share out")
+        content = self.path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != self.digest:
+            raise ModelContractError(f"{_short(self.path)}: changed while it was being loaded")
+        wide = open_provider(
+            content,
+            provider,
+            self.precision,
+            self.contract.input,
+            dataclasses.replace(options, threads=options.alone_threads, streams=1),
         )
+        check_canary(wide, self.contract)
+        self._wide = wide
 
     def _run_on_device(self, bound: BoundRunner, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
         try:
@@ -229,6 +277,14 @@ class ModelSession:
             if self.on_fatal is not None:
                 self.on_fatal(fatal)
             raise fatal from error
+
+    def give_back_memory(self) -> None:
+        """Free what runs on the default CPU provider left for the next run; that one takes longer.
+
+        Other providers keep what they have.
+        """
+        if self.provider == CPU_PROVIDER:
+            give_back_arena(self._session, self.contract.input.divisor)
 
     def warm_up(self) -> None:
         """Run one full tile, so that the first caller does not pay for first-time allocation."""
@@ -249,6 +305,12 @@ class _CheckedFile:
     options: RuntimeOptions
 
 
+def _one_by_one(session: Any, tiles: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # A batch gains nothing on a CPU that one tile keeps busy, and its memory is never given
+    # back: four tiles of 512 px left 768 MB resident, four runs of one tile 265 MB.
+    return np.concatenate([run_once(session, tiles[i : i + 1]) for i in range(len(tiles))])
+
+
 def _check_file(
     path: Path,
     content: bytes,
@@ -257,7 +319,7 @@ def _check_file(
     options: RuntimeOptions,
 ) -> _CheckedFile:
     """Check a file on the CPU, or raise ModelContractError."""
-    on_cpu = create_session(content, [CPU_PROVIDER], options.threads)
+    on_cpu = create_cpu_session(content, options)
     contract = parse_contract(on_cpu.get_modelmeta().custom_metadata_map)
     check_tensors(on_cpu, contract)
     check_canary(on_cpu, contract)

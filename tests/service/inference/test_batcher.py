@@ -78,15 +78,25 @@ def collect(batcher: TileBatcher, chunks: list[Tiles], ticket: Ticket | None = N
         max_size=6,
     ),
     lanes=st.integers(1, 3),
+    elastic=st.booleans(),
     max_batch_tiles=st.integers(1, 6),
     delay_s=st.sampled_from([0.0, 0.002]),
 )
 def test_each_request_gets_its_own_maps_whatever_shares_the_batch(
-    requests: list[list[tuple[int, int]]], lanes: int, max_batch_tiles: int, delay_s: float
+    requests: list[list[tuple[int, int]]],
+    lanes: int,
+    elastic: bool,
+    max_batch_tiles: int,
+    delay_s: float,
 ) -> None:
     session, recorder = GatedSession(), Recorder()
     batcher = TileBatcher(
-        session, observer=recorder, lanes=lanes, max_batch_tiles=max_batch_tiles, delay_s=delay_s
+        session,
+        observer=recorder,
+        lanes=lanes,
+        max_batch_tiles=max_batch_tiles,
+        delay_s=delay_s,
+        run_alone=session.run if elastic else None,
     )
     generator = np.random.default_rng(0)
     sent = [
@@ -241,3 +251,42 @@ def test_warming_up_runs_every_shape_and_batch(gated: GatedSession) -> None:
     batcher.warm_up([(4, 4), (4, 8)])
     batcher.close()
     assert sorted(gated.shapes) == [(n, 4, w, 3) for n in (1, 2, 4) for w in (4, 8)]
+
+
+def test_a_lone_tile_gets_all_processors_and_tiles_together_one_each() -> None:
+    wide, narrow, recorder = GatedSession(), GatedSession(), Recorder()
+    batcher = TileBatcher(narrow, observer=recorder, lanes=2, run_alone=wide.run)
+    assert collect(batcher, [tiles_of(20)])[0].max() == 235
+    assert (len(wide.shapes), len(narrow.shapes)) == (1, 0)
+    assert collect(batcher, [tiles_of(21, count=4)])[0].max() == 234
+    batcher.close()
+    assert (len(wide.shapes), len(narrow.shapes)) == (1, 4)
+    assert (recorder.queued, sum(recorder.batches)) == (0, 5)
+
+
+def test_a_run_with_all_processors_that_fails_holds_up_nobody_after_it() -> None:
+    wide, narrow, recorder = GatedSession(), GatedSession(), Recorder()
+    batcher = TileBatcher(narrow, observer=recorder, lanes=2, run_alone=wide.run)
+    with pytest.raises(ZeroDivisionError):
+        collect(batcher, [tiles_of(13)])
+    assert collect(batcher, [tiles_of(30)])[0].max() == 225
+    batcher.close()
+    assert recorder.queued == 0
+
+
+def test_who_comes_beside_a_run_with_all_processors_waits_for_it() -> None:
+    wide, narrow, recorder = GatedSession(), GatedSession(), Recorder()
+    batcher = TileBatcher(narrow, observer=recorder, lanes=2, run_alone=wide.run)
+    wide.gate.clear()
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(collect, batcher, [tiles_of(20)])
+        assert wide.entered.wait(20)
+        others = [pool.submit(collect, batcher, [tiles_of(30 + n)]) for n in range(2)]
+        while recorder.queued < 2:
+            pass
+        assert not narrow.entered.is_set()
+        wide.gate.set()
+        assert first.result()[0].max() == 235
+        assert [other.result()[0].max() for other in others] == [225, 224]
+    batcher.close()
+    assert (len(wide.shapes), len(narrow.shapes)) == (1, 2)
