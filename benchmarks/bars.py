@@ -6,11 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks.peers.results import Comparison, Window, compare
 from benchmarks.publish import REPOSITORY, markdown_table
-
-TIMES_THE_BEST_BAR = 6.0
-KARYON_ON_CPU = "Karyon, cpu fp32"
-KARYON_AS_IT_IS = "Karyon, own choice"
 
 
 @dataclass(frozen=True)
@@ -40,29 +37,21 @@ def peer_rows(names: str, seconds: float) -> list[Row]:
     if not path.is_file():
         return [Row("4 peers", "each measured", done.stderr[-300:], False)]
     document = json.loads(path.read_text(encoding="utf-8"))
-    by_server: dict[str, dict[int, dict[str, float]]] = {}
-    for window in document["windows"]:
-        by_server.setdefault(window["server"], {})[window["concurrency"]] = window
-    peers = {name: by_server[name] for name in names.split(",") if name in by_server}
-    rows = []
-    for concurrency, own in by_server[KARYON_ON_CPU].items():
-        chosen = by_server[KARYON_AS_IT_IS][concurrency]
-        for name, windows in peers.items():
-            peer = windows[concurrency]
-            more = own["requests_per_s"] > peer["requests_per_s"]
-            sooner = own["p99_ms"] < peer["p99_ms"]
-            ratio = chosen["requests_per_s"] / peer["requests_per_s"]
-            rows.append(
-                Row(
-                    f"4 {name}, {concurrency} connections",
-                    "more requests/s and lower p99 on the same provider; own choice 6 times",
-                    f"{own['requests_per_s']:.2f} against {peer['requests_per_s']:.2f}, p99"
-                    f" {own['p99_ms']:.0f} against {peer['p99_ms']:.0f} ms; own choice {ratio:.2f}",
-                    more and sooner and ratio >= TIMES_THE_BEST_BAR,
-                )
-            )
+    rows = [_peer_row(one) for one in compare([Window(**row) for row in document["windows"]])]
     rows += [Row("4 did not run", "-", reason, False) for reason in document["failed"]]
     return rows
+
+
+def _peer_row(one: Comparison) -> Row:
+    chosen = f"{one.ratio:.2f}" if one.own else f"the same, {one.ratio:.2f}"
+    return Row(
+        f"4 best of the peers, {one.concurrency} connections",
+        "more requests/s and lower p99 on the same provider; own choice 6 times",
+        f"{one.same.requests_per_s:.2f} against {one.peer.requests_per_s:.2f} ({one.peer.server}),"
+        f" p99 {one.same.p99_ms:.0f} against {one.soonest.p99_ms:.0f} ms ({one.soonest.server});"
+        f" own choice {chosen}",
+        one.held,
+    )
 
 
 def run_module(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,6 +6,10 @@ from pathlib import Path
 
 from benchmarks.peers.table import Peer
 
+# A Python that was built elsewhere has a library of its own, which a server that embeds Python,
+# as Triton's does, would not find.
+SYSTEM_PYTHON = "/usr/bin/python3"
+
 
 class PeerInstallError(RuntimeError):
     """A peer's packages do not install here."""
@@ -19,7 +23,7 @@ def make_environment(root: Path, peer: Peer) -> Path:
         peer: Whose `requirements` are installed; a changed list installs anew.
 
     Raises:
-        PeerInstallError: pip refuses; the message holds its last lines.
+        PeerInstallError: There is no Python for it, or pip refuses; the message says why.
     """
     folder = root / peer.environment
     python = folder.resolve() / "bin" / "python"
@@ -28,7 +32,14 @@ def make_environment(root: Path, peer: Peer) -> Path:
     if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return python
     print(f"installing {peer.name} into {folder}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+    interpreter = SYSTEM_PYTHON if peer.system_python else sys.executable
+    try:
+        subprocess.run([interpreter, "-m", "venv", "--clear", str(folder)], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PeerInstallError(
+            f"{interpreter} makes no environment (Debian: apt-get install python3-venv"
+            f" libpython3-dev): {error}"
+        ) from error
     done = subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", *peer.requirements],
         capture_output=True,

@@ -1,14 +1,18 @@
 """Karyon beside other servers: the same ONNX file, the same client, one table (`make bench-peers`).
 
-    python -m benchmarks.peers.run [--only karyon,LitServe] [--seconds 20] [--publish]
+    python -m benchmarks.peers.run [--only karyon,LitServe] [--seconds 5] [--publish]
 
 One 512x512 JPEG tile to a count in JSON, at rising concurrency, one server after the other. The
 ceiling is a loop in one process without any server. The peers threshold and count regions; Karyon
 also tiles, separates touching nuclei, measures each and checks quality: it does more. Each server
 has to give the ceiling's count (Karyon its own) before it is measured. Memory is the proportional
-set size of all processes of a server, after its last window.
+set size of all processes of a server, after its last window; processor time is theirs too, and on a
+busy machine the only figure that says anything.
 
-Karyon has two rows: on the peers' provider and precision, and with its own choice of both.
+Every server, Karyon included, is tried in two layouts (one worker or lane with all threads; a
+one-thread worker or lane for each processor), and the one that answers more at four connections
+goes on to more of them. Karyon has a waiting room that is large enough for all connections, as its
+peers have; and two rows, on the peers' provider and precision and with its own choice of both.
 """
 
 import argparse
@@ -19,68 +23,53 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 from benchmarks.load_report import percentile
 from benchmarks.machine import background_load, facts_sentence, is_contended, machine_facts
 from benchmarks.peers.environments import PeerInstallError, make_environment
-from benchmarks.peers.processes import Server, free_port, memory_mb, running
-from benchmarks.peers.table import KERAS_PEER, PEERS, Peer, raw
-from benchmarks.publish import (
-    PERFORMANCE_PAGE,
-    REPOSITORY,
-    markdown_table,
-    replace_section,
-    write_figures,
+from benchmarks.peers.launch import (
+    SERVERS,
+    TILE,
+    Layout,
+    karyon_server,
+    keras_file,
+    layouts,
+    peer_server,
 )
+from benchmarks.peers.processes import Server, memory_mb, processor_s, running
+from benchmarks.peers.results import (
+    CEILING,
+    KARYON_AS_IT_IS,
+    KARYON_ON_CPU,
+    Window,
+    answers_sentence,
+    better,
+    compare,
+    comparison_table,
+    plot,
+    table,
+)
+from benchmarks.peers.table import PEERS
+from benchmarks.publish import PERFORMANCE_PAGE, REPOSITORY, replace_section, write_figures
 from service.inference.processors import usable_processors
 from service.inference.repository import embedded_models_dir
-from service.settings import Settings
 
-SERVERS = Path(__file__).resolve().parent / "servers"
-TILE = REPOSITORY / "tests" / "load" / "images" / "tnbc_p07_1.jpg"
 PUBLISHED = REPOSITORY / "docs" / "results" / "peers"
-CEILING = "bare onnxruntime loop"
 KARYON = "Karyon"
 # The client shares the processors: the machine is to rest between two windows.
-REST_S = 4.0
-WARM_UP_S = 3.0
+REST_S = 1.5
+WARM_UP_S = 1.0
+# With so many connections every processor of a small machine has work in both layouts.
+DECIDES_AT = 4
+PEERS_CHOICE = {"provider": "cpu", "precision": "fp32"}
 
-
-@dataclass(frozen=True)
-class Window:
-    """One server at one concurrency.
-
-    Attributes:
-        server: Its name in the table.
-        layout: Worker processes x threads of each.
-        concurrency: Connections that ask at once.
-        requests_per_s: Answers 200 a second.
-        p50_ms: Their median latency.
-        p99_ms: Their 99th percentile.
-        errors: Everything else.
-        memory_mb: Of the whole server; None for the ceiling.
-    """
-
-    server: str
-    layout: str
-    concurrency: int
-    requests_per_s: float
-    p50_ms: float
-    p99_ms: float
-    errors: int
-    memory_mb: float | None
-
-
-def request_bytes(path: str, content_type: str, body: bytes) -> bytes:
-    """Return a whole HTTP/1.1 request."""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(body)}\r\nAccept: application/json\r\n\r\n"
-    )
-    return head.encode("ascii") + body
+Ask = Callable[[int, bool], Window]
+FAILURES = (PeerInstallError, RuntimeError, subprocess.CalledProcessError, OSError)
 
 
 def window(name: str, layout: str, concurrency: int, output: str, memory: float | None) -> Window:
@@ -91,7 +80,8 @@ def window(name: str, layout: str, concurrency: int, output: str, memory: float 
         name,
         layout,
         concurrency,
-        len(latencies_ms) / report["elapsed_s"],
+        len(latencies_ms),
+        len(latencies_ms) / report["elapsed_s"] if report["elapsed_s"] else 0.0,
         percentile(latencies_ms, 50),
         percentile(latencies_ms, 99),
         report["errors"],
@@ -112,10 +102,25 @@ def counted(output: str) -> int:
     return int(found.group(1))
 
 
-def run_client(request: Path, port: int, concurrency: int, seconds: float) -> str:
+def answers_in_all(output: str) -> int:
+    """Return how many answers the client got, those outside of its window included."""
+    return int(json.loads(output.splitlines()[-1])["in_all"])
+
+
+def provider_of(output: str) -> str:
+    """Return the provider and precision that Karyon's last answer names."""
+    body = json.loads(output.splitlines()[-1])["body"]
+    named = [re.search(rf'"{key}":"(\w+)"', body) for key in ("provider", "precision")]
+    return " ".join(found[1] for found in named if found)
+
+
+def run_client(
+    request: Path, port: int, concurrency: int, seconds: float, *, abandon: bool = False
+) -> str:
     """Run the client in a process of its own and return its line."""
     command = [sys.executable, "-m", "benchmarks.peers.client", str(request)]
     command += ["--port", str(port), "--concurrency", str(concurrency), "--seconds", str(seconds)]
+    command += ["--abandon"] if abandon else []
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
     return done.stdout
 
@@ -123,128 +128,109 @@ def run_client(request: Path, port: int, concurrency: int, seconds: float) -> st
 def measure_ceiling(
     python: Path, environment: Mapping[str, str], options: argparse.Namespace
 ) -> tuple[list[Window], int]:
-    """Run the bare loop at each concurrency; return the windows and the count."""
+    """Run the bare loop in each layout; return the windows and the count.
+
+    A loop has no clients that wait: beyond its own threads it carries the same, and has no latency.
+    """
     windows: list[Window] = []
     count = 0
-    for concurrency in options.concurrency:
+    for loops, threads in layouts(usable_processors(), several=True):
         command = [str(python), str(SERVERS / "bare.py"), str(TILE)]
-        command += ["--concurrency", str(concurrency), "--seconds", str(options.seconds)]
+        command += ["--concurrency", str(loops), "--seconds", str(options.seconds)]
         output = subprocess.run(
-            command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+            command,
+            env={**os.environ, **environment, "PEER_THREADS": str(threads)},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         count = counted(output)
-        windows.append(
-            window(CEILING, f"1 x {environment['PEER_THREADS']}", concurrency, output, None)
-        )
-        print(windows[-1], flush=True)
+        measured = window(CEILING, f"{loops} x {threads}", loops, output, None)
+        taken_s: float = json.loads(output.splitlines()[-1])["processor_s"]
+        measured = replace(measured, processor_ms=1000.0 * taken_s / max(1, measured.answers))
+        beyond = {**asdict(measured), "p50_ms": float("nan"), "p99_ms": float("nan")}
+        for concurrency in options.concurrency:
+            if concurrency == loops:
+                windows.append(measured)
+            elif concurrency > loops:
+                windows.append(Window(**{**beyond, "concurrency": concurrency}))
+        print(measured, flush=True)
         time.sleep(REST_S)
     return windows, count
 
 
-def measure_server(
-    server: Server, expected: int | None, options: argparse.Namespace
-) -> list[Window]:
-    """Start a server, check its count, and run the client at each concurrency.
+@contextmanager
+def asking(server: Server, expected: int | None, options: argparse.Namespace) -> Iterator[Ask]:
+    """Run a server, check its count, and yield what measures it at a concurrency.
 
     Args:
         server: How it is started and asked.
         expected: The count that it has to give; None for any.
-        options: Command line: `concurrency`, `seconds`.
+        options: Command line: `seconds`.
 
     Raises:
         RuntimeError: It does not start, or counts otherwise.
     """
-    windows: list[Window] = []
     with tempfile.TemporaryDirectory() as folder, running(server) as process:
         request = Path(folder) / "request"
         request.write_bytes(server.request)
-        count = counted(run_client(request, server.port, 1, WARM_UP_S))
+        output = run_client(request, server.port, DECIDES_AT, WARM_UP_S)
+        count = counted(output)
         if expected is not None and count != expected:
             raise RuntimeError(f"{server.name} counts {count}, the ceiling {expected}")
-        for concurrency in options.concurrency:
-            output = run_client(request, server.port, concurrency, options.seconds)
-            memory = memory_mb(process)
-            windows.append(window(server.name, server.layout, concurrency, output, memory))
-            print(windows[-1], flush=True)
+        print(f"{server.name} {server.layout}: counts {count} {provider_of(output)}", flush=True)
+
+        def ask(concurrency: int, last: bool) -> Window:
             time.sleep(REST_S)
-    return windows
+            before_s = processor_s(process)
+            answer = run_client(request, server.port, concurrency, options.seconds, abandon=last)
+            taken_s = processor_s(process) - before_s
+            row = replace(
+                window(server.name, server.layout, concurrency, answer, memory_mb(process)),
+                processor_ms=None if last else 1000.0 * taken_s / max(1, answers_in_all(answer)),
+            )
+            print(row, flush=True)
+            return row
+
+        yield ask
 
 
-def layouts(peer: Peer, processors: int) -> list[tuple[int, int]]:
-    """Return the (workers, threads) to try."""
-    whole = [(1, processors)]
-    return [*whole, (processors, 1)] if peer.several_workers and processors > 1 else whole
+def measure(
+    make: Callable[[Layout], Server],
+    candidates: Sequence[Layout],
+    expected: int | None,
+    options: argparse.Namespace,
+) -> tuple[list[Window], list[str]]:
+    """Measure a server in all its layouts at few connections, in the better one at more.
 
+    Returns:
+        What was measured, and what failed, and why.
+    """
+    early = [c for c in options.concurrency if c <= DECIDES_AT] or options.concurrency[:1]
+    late = [c for c in options.concurrency if c not in early]
+    tried: dict[Layout, list[Window]] = {}
+    failed: list[str] = []
 
-def peer_server(peer: Peer, python: Path, workers: int, environment: Mapping[str, str]) -> Server:
-    """Return how to start a peer."""
-    port = free_port()
-    command = [part.format(port=port, workers=workers) for part in peer.command]
-    return Server(
-        peer.name,
-        f"{workers} x {environment['PEER_THREADS']}",
-        [str(python), *command],
-        port,
-        request_bytes(peer.path, *peer.encode(TILE.read_bytes())),
-        {**environment, "PEER_WORKERS": str(workers), "PEER_PORT": str(port)},
-        SERVERS,
-    )
+    def run(layout: Layout, first: Sequence[int], then: Sequence[int]) -> None:
+        """Measure at `first`, and at `then` if no other layout was better so far."""
+        server = make(layout)
+        try:
+            with asking(server, expected, options) as ask:
+                if first:
+                    tried[layout] = [ask(concurrency, False) for concurrency in first]
+                if then and better(list(tried.values())) is tried[layout]:
+                    for concurrency in then:
+                        tried[layout].append(ask(concurrency, concurrency == then[-1]))
+        except FAILURES as error:
+            failed.append(f"{server.name}, {server.layout}: {error}")
+            print(f"FAILED {failed[-1]}", flush=True)
 
-
-def karyon_server(name: str, settings: Mapping[str, str]) -> Server:
-    """Return how to start Karyon, with `settings` as far as this version of it has them."""
-    port = free_port()
-    known = {
-        f"KARYON_{field.upper()}": value
-        for field, value in settings.items()
-        if field in Settings.model_fields
-    }
-    command = [sys.executable, "-m", "service", "--port", str(port), "--log-level", "warning"]
-    request = request_bytes("/segment", *raw(TILE.read_bytes()))
-    return Server(name, "own", command, port, request, known, REPOSITORY)
-
-
-def best(windows: Sequence[Sequence[Window]]) -> Sequence[Window]:
-    """Return the layout of the highest throughput at any concurrency."""
-    return max(windows, key=lambda rows: max(row.requests_per_s for row in rows))
-
-
-def table(windows: Sequence[Window], concurrencies: Sequence[int]) -> str:
-    """Return requests/s, p50 and p99 by concurrency, and memory, as Markdown."""
-    header = ["server", "workers x threads"]
-    header += [f"{c}: requests/s, p50, p99 ms" for c in concurrencies] + ["errors", "memory MB"]
-    rows = []
-    for name in dict.fromkeys(row.server for row in windows):
-        own = [row for row in windows if row.server == name]
-        cells = [f"{r.requests_per_s:.1f}, {r.p50_ms:.0f}, {r.p99_ms:.0f}" for r in own]
-        memory = own[-1].memory_mb
-        errors = str(sum(row.errors for row in own))
-        shown = "-" if memory is None else f"{memory:.0f}"
-        rows.append([name, own[0].layout, *cells, errors, shown])
-    return markdown_table(header, rows)
-
-
-def plot(windows: Sequence[Window], path: Path) -> None:
-    """Draw throughput and p99 against concurrency."""
-    import matplotlib as mpl  # noqa: PLC0415  slow to load, and only here
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415  after the backend is chosen
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for name in dict.fromkeys(row.server for row in windows):
-        own = [row for row in windows if row.server == name]
-        style = "--" if name == CEILING else "-"
-        at = [row.concurrency for row in own]
-        left.plot(at, [row.requests_per_s for row in own], style, marker="o", label=name)
-        right.plot(at, [row.p99_ms for row in own], style, marker="o", label=name)
-    left.set(xlabel="concurrency", title="requests/s", xscale="log")
-    right.set(xlabel="concurrency", title="p99, ms", xscale="log", yscale="log")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    left.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    for layout in candidates:
+        run(layout, early, late if layout == candidates[-1] else [])
+    if late and tried and max(len(rows) for rows in tried.values()) <= len(early):
+        best = better(list(tried.values()))
+        run(next(layout for layout, rows in tried.items() if rows is best), [], late)
+    return [row for rows in tried.values() for row in rows], failed
 
 
 def measure_all(options: argparse.Namespace) -> tuple[list[Window], list[str]]:
@@ -252,33 +238,59 @@ def measure_all(options: argparse.Namespace) -> tuple[list[Window], list[str]]:
     processors = usable_processors()
     model = next(embedded_models_dir().glob("*/*/model.onnx"))
     environment = {"PEER_MODEL": str(model), "PYTHONPATH": str(SERVERS)}
-    whole = {**environment, "PEER_THREADS": str(processors)}
     python = make_environment(options.environments, PEERS[0])
-    windows, count = measure_ceiling(python, whole, options)
+    windows, count = measure_ceiling(python, environment, options)
     failed: list[str] = []
-    peers = [*PEERS]
-    if options.keras_model is not None:
-        peers.append(KERAS_PEER)
-        environment["PEER_KERAS"] = str(options.keras_model.resolve())
-    for peer in (peer for peer in peers if options.wants(peer.name)):
-        tried: list[list[Window]] = []
-        for workers, threads in layouts(peer, processors):
-            try:
-                python = make_environment(options.environments, peer)
-                own = {**environment, "PEER_THREADS": str(threads)}
-                server = peer_server(peer, python, workers, own)
-                expected = None if peer is KERAS_PEER else count
-                tried.append(measure_server(server, expected, options))
-            except (PeerInstallError, RuntimeError, subprocess.CalledProcessError) as error:
-                failed.append(f"{peer.name}, {workers} x {threads}: {error}")
-                print(f"FAILED {failed[-1]}", flush=True)
-        if tried:
-            windows += best(tried)
+    for peer in (peer for peer in PEERS if options.wants(peer.name)):
+        try:
+            own = dict(environment)
+            if peer.keras:
+                own["PEER_KERAS"] = str(keras_file(model, options.environments).resolve())
+            own_python = make_environment(options.environments, peer)
+        except FAILURES as error:
+            failed.append(f"{peer.name}: {error}")
+            print(f"FAILED {failed[-1]}", flush=True)
+            continue
+        rows, reasons = measure(
+            partial(peer_server, peer, own_python, own),
+            layouts(processors, several=peer.several_workers),
+            count,
+            options,
+        )
+        windows += rows
+        failed += reasons
     if options.wants(KARYON):
-        same = karyon_server(f"{KARYON}, cpu fp32", {"provider": "cpu", "precision": "fp32"})
-        for server in (same, karyon_server(f"{KARYON}, own choice", {})):
-            windows += measure_server(server, None, options)
+        rows, reasons = measure_karyon(processors, options)
+        windows += rows
+        failed += reasons
     return windows, failed
+
+
+def measure_karyon(processors: int, options: argparse.Namespace) -> tuple[list[Window], list[str]]:
+    """Measure Karyon on the peers' provider, and with its own choice where that is another."""
+    most = max(options.concurrency)
+    windows: list[Window] = []
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        # Each start has its records to itself: an older database would be another work load.
+        same = partial(karyon_server, KARYON_ON_CPU, PEERS_CHOICE, Path(folder) / "same", most)
+        own = partial(karyon_server, KARYON_AS_IT_IS, {}, Path(folder) / "own", most)
+        makes = [same] if chooses_the_same(own((1, processors))) else [same, own]
+        for make in makes:
+            rows, reasons = measure(make, layouts(processors, several=True), None, options)
+            windows += rows
+            failed += reasons
+    return windows, failed
+
+
+def chooses_the_same(server: Server) -> bool:
+    """Say whether Karyon by itself takes the peers' provider and precision on this machine."""
+    with tempfile.TemporaryDirectory() as folder, running(server):
+        request = Path(folder) / "request"
+        request.write_bytes(server.request)
+        named = provider_of(run_client(request, server.port, 1, 0.0))
+    print(f"{KARYON} by itself takes {named}", flush=True)
+    return named == "CPUExecutionProvider fp32"
 
 
 def main() -> int:
@@ -286,13 +298,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="Names from the table, with commas between.")
     parser.add_argument("--concurrency", default="1,4,16,64")
-    parser.add_argument("--seconds", type=float, default=20.0, help="Of each window.")
-    parser.add_argument("--keras-model", type=Path, default=None, help="The .keras of a run.")
+    parser.add_argument("--seconds", type=float, default=5.0, help="Of each window, at least.")
     parser.add_argument("--environments", type=Path, default=REPOSITORY / ".venv-peers")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "out" / "peers")
     parser.add_argument("--publish", action="store_true", help="Write to docs/.")
     options = parser.parse_args()
-    options.concurrency = [int(value) for value in options.concurrency.split(",")]
+    options.concurrency = sorted(int(value) for value in options.concurrency.split(","))
     chosen = {name.strip().lower() for name in options.only.split(",") if name.strip()}
     options.wants = lambda name: not chosen or name.lower() in chosen
     if options.publish and is_contended():
@@ -300,13 +311,18 @@ def main() -> int:
         return 2
 
     facts = machine_facts()
+    begin_s = time.monotonic()
     windows, failed = measure_all(options)
+    minutes = (time.monotonic() - begin_s) / 60.0
     folder: Path = PUBLISHED if options.publish else options.out
     folder.mkdir(parents=True, exist_ok=True)
     document = {"machine": facts, "windows": [asdict(row) for row in windows], "failed": failed}
     write_figures(folder / "peers.json", document)
     plot(windows, folder / "peers.png")
     text = table(windows, options.concurrency)
+    if comparisons := compare(windows):
+        text = f"{comparison_table(comparisons)}\n\n{text}"
+    text = f"{text}\n\n{answers_sentence(windows)} The run took {minutes:.0f} minutes."
     print(text)
     if options.publish:
         picture = "![Throughput and p99 against concurrency](results/peers/peers.png)"

@@ -1,8 +1,7 @@
 """The servers of the side-by-side, each in an environment of its own and at its documented best.
 
-"Best" is tried, not argued: a server of several worker processes runs once with one worker that has
-all threads and once with as many one-thread workers as there are processors, and the better one
-counts.
+"Best" is tried, not argued: a server that can have several workers runs once with one worker that
+has all threads and once with as many one-thread workers as there are processors.
 """
 
 import base64
@@ -21,6 +20,11 @@ Body = tuple[str, bytes]
 def raw(image: bytes) -> Body:
     """The image as it is."""
     return "image/jpeg", image
+
+
+def raw_tensor(image: bytes) -> Body:
+    """The image as the only element of the only tensor, which Triton takes without a JSON head."""
+    return "application/octet-stream", image
 
 
 def form(image: bytes) -> Body:
@@ -62,7 +66,10 @@ class Peer:
         command: Arguments for that environment's Python; `{port}` and `{workers}` are filled in.
         path: Where images are posted.
         encode: How an image is sent.
-        several_workers: Whether it can run several worker processes.
+        several_workers: Whether it can run several workers.
+        headers: More lines of the request's head.
+        system_python: Whether it needs the Python whose library the system's linker finds.
+        keras: Whether it runs the Keras model and not the ONNX file.
     """
 
     name: str
@@ -72,9 +79,29 @@ class Peer:
     path: str
     encode: Callable[[bytes], Body]
     several_workers: bool = True
+    headers: tuple[str, ...] = ()
+    system_python: bool = False
+    keras: bool = False
 
 
 _UVICORN = ("--host", "127.0.0.1", "--port", "{port}", "--log-level", "warning")
+
+KERAS_PEER = Peer(
+    "FastAPI + Keras predict",
+    "keras",
+    (
+        *WORK_WITHOUT_RUNTIME,
+        "tensorflow-cpu==2.21.0",
+        "fastapi==0.165.0",
+        "uvicorn[standard]==0.54.0",
+        "python-multipart>=0.0.30",
+    ),
+    ("-m", "uvicorn", "fastapi_keras:app", *_UVICORN),
+    "/count",
+    form,
+    several_workers=False,
+    keras=True,
+)
 
 PEERS: tuple[Peer, ...] = (
     Peer(
@@ -121,22 +148,20 @@ PEERS: tuple[Peer, ...] = (
         ("kserve_onnxruntime.py",),
         "/v1/models/count:predict",
         protocol_v1,
-        several_workers=False,
     ),
-)
-
-KERAS_PEER = Peer(
-    "FastAPI + Keras predict",
-    "keras",
-    (
-        *WORK_WITHOUT_RUNTIME,
-        "tensorflow-cpu==2.21.0",
-        "fastapi==0.165.0",
-        "uvicorn[standard]==0.54.0",
-        "python-multipart>=0.0.30",
+    Peer(
+        "Triton",
+        "triton",
+        # PyTriton wants NumPy before 2, and OpenCV 5 wants NumPy 2.
+        (
+            *("numpy==1.26.4", "opencv-python-headless==4.11.0.86", "onnxruntime==1.31.1"),
+            "nvidia-pytriton==0.7.0",
+        ),
+        ("triton_onnxruntime.py",),
+        "/v2/models/count/infer",
+        raw_tensor,
+        headers=("Inference-Header-Content-Length: 0",),
+        system_python=True,
     ),
-    ("-m", "uvicorn", "fastapi_keras:app", *_UVICORN),
-    "/count",
-    form,
-    several_workers=False,
+    KERAS_PEER,
 )

@@ -28,12 +28,14 @@ class Count(MLModel):
 
 def write_settings(folder: str) -> None:
     """Write what `mlserver start` reads."""
+    workers = int(os.environ["PEER_WORKERS"])
     server = {
         "host": "127.0.0.1",
         "http_port": int(os.environ["PEER_PORT"]),
         "grpc_port": int(os.environ["PEER_PORT"]) + 1,
         "metrics_port": int(os.environ["PEER_PORT"]) + 2,
-        "parallel_workers": int(os.environ["PEER_WORKERS"]),
+        # 0 runs the model in the server's own process, and saves the way to a single worker.
+        "parallel_workers": workers if workers > 1 else 0,
         "debug": False,
         "metrics_dir": folder,
     }
