@@ -16,6 +16,9 @@ TILE = REPOSITORY / "tests" / "load" / "images" / "tnbc_p07_1.jpg"
 Layout = tuple[int, int]
 """Workers (in Karyon: lanes), and threads of each."""
 
+DEFAULT_LAYOUT: Layout = (0, 0)
+"""Karyon without a setting: it changes its lanes with the load, which no peer does."""
+
 
 def request_bytes(path: str, content_type: str, body: bytes, headers: Sequence[str] = ()) -> bytes:
     """Return a whole HTTP/1.1 request."""
@@ -60,7 +63,7 @@ def karyon_server(
         settings: Beside those of the layout.
         data: Folder of the folders of its records, one for each layout.
         most: Connections that will ask at once. Newcomers may fill nine tenths of the waiting room.
-        layout: Lanes and threads.
+        layout: Lanes and threads, or `DEFAULT_LAYOUT`.
     """
     port = free_port()
     lanes, threads = layout
@@ -70,13 +73,11 @@ def karyon_server(
         "max_waiting": str(2 * most),
         "concurrency": str(lanes),
         "threads": str(threads),
-        # One more than lanes, so that separation of one image overlaps the next one's inference.
-        "workers": str(lanes + 1),
     }
     command = [sys.executable, "-m", "service", "--port", str(port), "--log-level", "warning"]
     return Server(
         name,
-        f"{lanes} x {threads}",
+        "default" if layout == DEFAULT_LAYOUT else f"{lanes} x {threads}",
         command,
         port,
         request_bytes("/segment", *raw(TILE.read_bytes())),

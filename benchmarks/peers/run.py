@@ -9,10 +9,11 @@ has to give the ceiling's count (Karyon its own) before it is measured. Memory i
 set size of all processes of a server, after its last window; processor time is theirs too, and on a
 busy machine the only figure that says anything.
 
-Every server, Karyon included, is tried in two layouts (one worker or lane with all threads; a
-one-thread worker or lane for each processor), and the one that answers more at four connections
-goes on to more of them. Karyon has a waiting room that is large enough for all connections, as its
-peers have; and two rows, on the peers' provider and precision and with its own choice of both.
+Every peer is tried in two layouts (one worker with all threads; a one-thread worker for each
+processor), and the one that answers more at four connections goes on to more of them. Karyon runs
+as it does without a setting, with lanes that follow the load. It has a waiting room for all
+connections, as its peers have; and two rows, on the peers' provider and precision and with its own
+choice of both.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from benchmarks.load_report import percentile
 from benchmarks.machine import background_load, facts_sentence, is_contended, machine_facts
 from benchmarks.peers.environments import PeerInstallError, make_environment
 from benchmarks.peers.launch import (
+    DEFAULT_LAYOUT,
     SERVERS,
     TILE,
     Layout,
@@ -260,13 +262,13 @@ def measure_all(options: argparse.Namespace) -> tuple[list[Window], list[str]]:
         windows += rows
         failed += reasons
     if options.wants(KARYON):
-        rows, reasons = measure_karyon(processors, options)
+        rows, reasons = measure_karyon(options)
         windows += rows
         failed += reasons
     return windows, failed
 
 
-def measure_karyon(processors: int, options: argparse.Namespace) -> tuple[list[Window], list[str]]:
+def measure_karyon(options: argparse.Namespace) -> tuple[list[Window], list[str]]:
     """Measure Karyon on the peers' provider, and with its own choice where that is another."""
     most = max(options.concurrency)
     windows: list[Window] = []
@@ -275,9 +277,9 @@ def measure_karyon(processors: int, options: argparse.Namespace) -> tuple[list[W
         # Each start has its records to itself: an older database would be another work load.
         same = partial(karyon_server, KARYON_ON_CPU, PEERS_CHOICE, Path(folder) / "same", most)
         own = partial(karyon_server, KARYON_AS_IT_IS, {}, Path(folder) / "own", most)
-        makes = [same] if chooses_the_same(own((1, processors))) else [same, own]
+        makes = [same] if chooses_the_same(own(DEFAULT_LAYOUT)) else [same, own]
         for make in makes:
-            rows, reasons = measure(make, layouts(processors, several=True), None, options)
+            rows, reasons = measure(make, [DEFAULT_LAYOUT], None, options)
             windows += rows
             failed += reasons
     return windows, failed
