@@ -10,6 +10,7 @@ and the rest is measured in the full-resolution windows that hold most of it: sh
 instead would change what sharpness means.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -120,6 +121,35 @@ def measure_quality(
     Returns:
         The figures; those that need more pixels, tissue or nuclei than there are, None.
     """
+    figures = measure_image(
+        pixels, maps, probability_threshold=probability_threshold, seed_threshold=seed_threshold
+    )
+    return with_outlines(figures, nuclei)
+
+
+def with_outlines(figures: QualityFigures, nuclei: Sequence[Nucleus]) -> QualityFigures:
+    """Complete the figures of an image by those of the nuclei that were found."""
+    return dataclasses.replace(figures, merged_share=merged_share(nuclei))
+
+
+def measure_image(
+    pixels: NDArray[np.uint8],
+    maps: NDArray[np.uint8],
+    *,
+    probability_threshold: float,
+    seed_threshold: float,
+) -> QualityFigures:
+    """Measure what needs no nuclei, and can thus be done while they are separated.
+
+    Args:
+        pixels: As in `measure_quality`, likewise the others.
+        maps: The model's answer.
+        probability_threshold: The model's.
+        seed_threshold: The model's.
+
+    Returns:
+        The figures; `merged_share` is None.
+    """
     if min(pixels.shape[:2]) < _BLOCK_PX:
         return QualityFigures(0.0, None, None, None, None, None)
     tissue = _tissue(pixels)
@@ -145,7 +175,7 @@ def measure_quality(
         stain=None if stained is None else stained.stain,
         median_core_px=median,
         size=size,
-        merged_share=merged_share(nuclei),
+        merged_share=None,
         clear_sharpness=clear_sharpness,
         colour=measure_colour(density),
         tints=None if stained is None else stained.tints,
