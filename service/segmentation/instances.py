@@ -172,7 +172,7 @@ def _grow(
     if not chosen.any():
         return component_of
     marker_of_seed = np.zeros(seed_count, dtype=np.int32)
-    far = component_count + np.count_nonzero(chosen)
+    far = component_count + int(np.count_nonzero(chosen))
     marker_of_seed[chosen] = np.arange(component_count, far)
     flat = component_of.ravel()
     shared = np.flatnonzero(foreground.view(np.bool_))
@@ -224,7 +224,7 @@ def _flood(
     # that such a line cuts off need another pass.
     open_px = position[grown == 0]
     if not len(open_px):
-        return grown
+        return np.asarray(grown)
     flat.fill(0)
     flat[position] = grown
     width = shape[1]
@@ -232,7 +232,7 @@ def _flood(
         around = [flat[open_px + step] for step in (-width, -1, 1, width)]
         flat[open_px] = np.maximum.reduce(around)
         open_px = open_px[flat[open_px] == 0]
-    return flat[position]
+    return np.asarray(flat[position])
 
 
 def _renumber(
@@ -254,12 +254,12 @@ def _renumber(
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
     number_at = number[label_at]
     flat[position] = number_at
-    return position[number_at == 0]
+    return np.asarray(position[number_at == 0])
 
 
 def _neighbours(position: NDArray[np.intp], width: int) -> NDArray[np.intp]:
     """Return the places above, left, right and below, shape (4, N)."""
-    return position + np.array([[-width], [-1], [1], [width]])
+    return np.asarray(position + np.array([[-width], [-1], [1], [width]]))
 
 
 def _fill(labels: NDArray[np.int32]) -> NDArray[np.intp]:
@@ -288,7 +288,7 @@ def _fill(labels: NDArray[np.int32]) -> NDArray[np.intp]:
         np.minimum.at(lowest, hole_at, np.where(neighbour > 0, neighbour, none))
     filled = np.where(lowest == highest, highest, 0)[hole_at]
     flat[position] = filled
-    return position[filled == 0]
+    return np.asarray(position[filled == 0])
 
 
 def _leaves_hole(

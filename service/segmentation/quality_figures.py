@@ -11,9 +11,10 @@ instead would change what sharpness means.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -182,9 +183,11 @@ def measure_image(
     )
 
 
-def _at_least(channel: object, level: float) -> NDArray[np.uint8]:
+def _at_least(channel: Any, level: float) -> NDArray[np.uint8]:
     """Return 1 where a map is at least `level`, else 0."""
-    return (np.asarray(channel) >= level * 255).view(np.uint8)
+    # OpenCV's threshold is exclusive.
+    below = math.ceil(level * 255) - 1
+    return np.asarray(cv2.threshold(channel, below, 1, cv2.THRESH_BINARY)[1], dtype=np.uint8)
 
 
 def _shrink(array: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
