@@ -22,6 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from service.allocator import settle_allocator
 from service.api.answer import make_result, to_json
 from service.api.parameters import SegmentParameters
 from service.api.recording import make_record
@@ -74,6 +75,7 @@ def measure_host_work(session: ModelSession, data: bytes, rounds: int) -> HostWo
         data: The image file.
         rounds: How often each stage is repeated.
     """
+    settle_allocator()
     cv2.setNumThreads(1)
     parameters, limits = SegmentParameters(), ImageLimits()
     calibrated = session.contract.separation

@@ -19,6 +19,7 @@ from pydantic.json_schema import models_json_schema
 from starlette.middleware import Middleware
 
 from service import __version__
+from service.allocator import settle_allocator
 from service.api import (
     administration,
     audit,
@@ -140,6 +141,7 @@ def open_service(
     Raises:
         KaryonError: A model, or the provider asked for, is not as it must be.
     """
+    settle_allocator()
     tracing = open_tracing(settings) if tracing is None else tracing
     keyring = open_keyring(settings.data_dir, settings.signing_key)
     # OpenCV's own threads would only fight with those of the workers and of the model.

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import structlog
 
+from service.allocator import give_back_memory
 from service.canary import Canary, sing
 from service.errors import (
     ModelContractError,
     ModelRefusedError,
     ProviderError,
 )
-from service.inference.machine import give_back_memory
 from service.inference.repository import Activation, ModelRepository
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.clock import Clock
+from service.errands import Errands
 from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.runner import DirectRunner, TileRunner, Tiles
 from service.inference.session import ModelSession
@@ -23,7 +24,8 @@ from service.segmentation.augmentation import COPIES, TestTimeAugmentation, stre
 from service.segmentation.instances import separate
 from service.segmentation.intervals import CountInterval, interval_of_count
 from service.segmentation.measurements import measure
-from service.segmentation.quality import assess_quality
+from service.segmentation.quality import judge_quality
+from service.segmentation.quality_figures import measure_image, with_outlines
 from service.segmentation.quality_reference import QualityReference
 from service.segmentation.rescaling import resize_labels, resize_maps, resize_pixels
 from service.segmentation.tiling import TilePlan, extract, paste, plan_tiles
@@ -79,6 +81,7 @@ class Segmenter:
         image_mpp: float | None = None,
         options: SegmentOptions = CALIBRATED,
         ticket: Ticket | None = None,
+        errands: Errands | None = None,
     ) -> Segmentation:
         """Find the nuclei of an image.
 
@@ -91,6 +94,8 @@ class Segmenter:
                 outside 0.05 to 5, where no microscope works.
             options: The caller's choices.
             ticket: Class and deadline of the request; default routine work without a deadline.
+            errands: Who does beside this thread what needs no nuclei, and is told of the stages;
+                default nobody.
 
         Returns:
             The nuclei, in the caller's pixels.
@@ -110,6 +115,7 @@ class Segmenter:
         if options.keep_distance:
             self._check_distance()
         ticket = Ticket() if ticket is None else ticket
+        errands = Errands() if errands is None else errands
         height_px, width_px = pixels.shape[:2]
         scale, size = self._native_size(height_px, width_px, mpp)
 
@@ -119,6 +125,16 @@ class Segmenter:
         clock.lap("tiling")
         maps = self._run(native, plan, clock, ticket)
         ticket.check()
+        calibrated = self._session.contract.separation
+        figures = errands.send(
+            lambda: measure_image(
+                native,
+                maps,
+                probability_threshold=calibrated.probability_threshold,
+                seed_threshold=calibrated.seed_threshold,
+            )
+        )
+        errands.maps_made()
         labels = separate(
             maps,
             probability_threshold=resolved.probability_threshold,
@@ -132,19 +148,11 @@ class Segmenter:
             labels = resize_labels(labels, (height_px, width_px))
             probability = resize_maps(probability, (height_px, width_px))
             distance = None if distance is None else resize_maps(distance, (height_px, width_px))
+        errands.labels_made(labels)
         clock.lap("separation")
         nuclei = measure(labels, probability)
         clock.lap("measurement")
-        calibrated = self._session.contract.separation
-        quality = assess_quality(
-            native,
-            maps,
-            nuclei,
-            self._reference,
-            probability_threshold=calibrated.probability_threshold,
-            seed_threshold=calibrated.seed_threshold,
-            mpp=mpp,
-        )
+        quality = judge_quality(with_outlines(figures.result(), nuclei), self._reference, mpp=mpp)
         clock.lap("quality")
 
         areas_px = np.array([nucleus.area_px for nucleus in nuclei], dtype=np.float64)

@@ -14,13 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from service import __version__
 from service.api.cache import StoredResult
 from service.api.identity import ResultIdentity
 from service.api.parameters import MaskEncoding, MaskKind, Part, SegmentParameters
 from service.api.schemas import RESEARCH_USE_ONLY
+from service.errands import Errand, Errands, Helpers
 from service.images.decode import DecodedImage, ImageLimits, decode_image
 from service.inference.session import ModelSession
 from service.inference.ticket import Ticket
@@ -76,12 +79,38 @@ def _elapsed_ms(start_s: float) -> float:
     return (time.perf_counter() - start_s) * 1000.0
 
 
+class _Digests(Errands):
+    """Digests of an image and of its labels, made while others measure them.
+
+    Attributes:
+        of_image: Of the file and of the pixels, once the maps are made.
+        of_labels: Of the labels, once they are made.
+    """
+
+    of_image: Errand[tuple[str, str]]
+    of_labels: Errand[str]
+
+    def __init__(
+        self, data: bytes, pixels: NDArray[np.uint8], helpers: Helpers | None = None
+    ) -> None:
+        super().__init__(helpers)
+        self._data, self._pixels = data, pixels
+
+    def maps_made(self) -> None:
+        data, pixels = self._data, self._pixels
+        self.of_image = self.send(lambda: (hashlib.sha256(data).hexdigest(), digest_pixels(pixels)))
+
+    def labels_made(self, labels: NDArray[np.int32]) -> None:
+        self.of_labels = self.send(lambda: digest_labels(labels))
+
+
 def make_result(
     data: bytes,
     segmenter: Segmenter,
     parameters: SegmentParameters,
     limits: ImageLimits,
     ticket: Ticket | None = None,
+    helpers: Helpers | None = None,
 ) -> Result:
     """Decode and segment one image file.
 
@@ -91,6 +120,7 @@ def make_result(
         parameters: What the caller asked for.
         limits: Bounds on the image.
         ticket: Class and deadline of the request.
+        helpers: Who takes a part of the work; default nobody.
 
     Raises:
         KaryonError: The image or a parameter is refused, or the ticket has run out.
@@ -98,13 +128,18 @@ def make_result(
     start_s = time.perf_counter()
     image = decode_image(data, limits)
     decoding_ms = _elapsed_ms(start_s)
-    segmentation = segmenter.segment(image.pixels, image.mpp, parameters.segment_options(), ticket)
+    with _Digests(data, image.pixels, helpers) as digests:
+        segmentation = segmenter.segment(
+            image.pixels, image.mpp, parameters.segment_options(), ticket, digests
+        )
+        sha256, pixel_sha256 = digests.of_image.result()
+        labels_sha256 = digests.of_labels.result()
     return Result(
         id=uuid.uuid4().hex,
         created_utc=_now_utc(),
-        sha256=hashlib.sha256(data).hexdigest(),
-        pixel_sha256=digest_pixels(image.pixels),
-        labels_sha256=digest_labels(segmentation.labels),
+        sha256=sha256,
+        pixel_sha256=pixel_sha256,
+        labels_sha256=labels_sha256,
         upload_bytes=len(data),
         identity=parameters.identity,
         image=image,

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from service.api.drain_rate import DrainRate
 from service.api.room import Bounds, Place, QueueObserver, Room
+from service.errands import Helpers, plan_helpers
 from service.errors import ClientGoneError, DeadlineExceededError
 from service.inference.fair_queue import FairQueue
 from service.inference.ticket import WEIGHTS, Ticket
@@ -33,6 +34,7 @@ class WorkPool:
     Attributes:
         workers: Threads.
         room: Where requests get their places.
+        helpers: Who takes a part of a worker's work while a processor has nothing to do.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class WorkPool:
         max_queued_tiles: int = 1024,
         max_decoded_bytes: int = 2 << 30,
         expected_tile_s: float = 1.0,
+        helpers: int | None = None,
     ) -> None:
         """Make the pool; its threads start with the first work.
 
@@ -54,11 +57,13 @@ class WorkPool:
             max_queued_tiles: Most tiles of all requests that are admitted and not answered.
             max_decoded_bytes: Most bytes of their decoded images.
             expected_tile_s: First guess of the seconds that one tile keeps the service busy.
+            helpers: Threads beside the workers; default as many as the processors have room for.
         """
         self.workers = workers
         self._observer = observer
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="karyon-work")
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="karyon-aside")
+        self.helpers = Helpers(plan_helpers(workers) if helpers is None else helpers)
         self._queue: FairQueue[asyncio.Future[None]] = FairQueue(WEIGHTS)
         self._rate = DrainRate(expected_tile_s)
         self._free = workers
@@ -107,6 +112,7 @@ class WorkPool:
         """Give up the threads; running work ends first, waiting work is dropped."""
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._aside.shutdown(wait=True, cancel_futures=True)
+        self.helpers.close()
 
     async def _turn(self, place: Place, gone: asyncio.Future[None] | None) -> None:
         """Wait for a worker, no longer than somebody waits for the answer."""

@@ -1,6 +1,5 @@
 """What the machine has to run models with: processor, memory, NVIDIA driver."""
 
-import ctypes
 import os
 import platform
 from dataclasses import dataclass
@@ -68,19 +67,6 @@ def usable_memory_bytes(cgroup_root: Path = _CGROUP_ROOT) -> int | None:
         if text.isdigit():  # version 2 writes "max" for no limit
             limits.append(int(text))
     return min(limits) if limits else None
-
-
-def give_back_memory() -> None:
-    """Give freed memory back to the system, where the C library can (glibc).
-
-    Loading a model frees as much as it keeps, in pieces that glibc holds on to: after some swaps of
-    the embedded model 90 MB that nobody uses.
-    """
-    try:
-        trim = ctypes.CDLL(None).malloc_trim
-    except (AttributeError, OSError, TypeError):  # another C library, another system
-        return
-    trim(0)
 
 
 def _processor_name() -> str:

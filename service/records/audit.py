@@ -14,13 +14,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from service.records.schema import AuditHeadRow, AuditRow
 from service.records.times import utc_now
 
 FIRST_HASH: Final = "0" * 64
 HEAD_ID: Final = 1
+
+# Made once: building a statement takes longer than SQLite takes to execute it.
+_READ_HEAD: Final = select(AuditHeadRow.sequence, AuditHeadRow.hash).where(
+    AuditHeadRow.id == HEAD_ID
+)
+_APPEND: Final = insert(AuditRow)
+_MOVE_HEAD: Final = (
+    update(AuditHeadRow)
+    .where(AuditHeadRow.id == HEAD_ID)
+    .values(sequence=bindparam("to"), hash=bindparam("sealed"))
+)
 
 
 def canonical_json(value: Any) -> str:
@@ -92,9 +103,7 @@ class Transaction:
         """Read the head of the chain; the caller holds the lock that keeps other writers out."""
         self.connection = connection
         self.destinations = tuple(destinations)
-        sequence, head = connection.execute(
-            select(AuditHeadRow.sequence, AuditHeadRow.hash).where(AuditHeadRow.id == HEAD_ID)
-        ).one()
+        sequence, head = connection.execute(_READ_HEAD).one()
         self._written = self._sequence = int(sequence)
         self._hash = str(head)
 
@@ -127,18 +136,14 @@ class Transaction:
         )
         values = {name: getattr(unsealed, name) for name in AuditEntry.__slots__}
         values["hash"] = unsealed.computed_hash()
-        self.connection.execute(insert(AuditRow), values)
+        self.connection.execute(_APPEND, values)
         self._sequence, self._hash = unsealed.sequence, values["hash"]
         return unsealed.sequence
 
     def finish(self) -> None:
         """Move the head to the last row; the database calls it before the commit."""
         if self._sequence > self._written:
-            self.connection.execute(
-                update(AuditHeadRow)
-                .where(AuditHeadRow.id == HEAD_ID)
-                .values(sequence=self._sequence, hash=self._hash)
-            )
+            self.connection.execute(_MOVE_HEAD, {"to": self._sequence, "sealed": self._hash})
             self._written = self._sequence
 
 

@@ -36,6 +36,9 @@ class Database:
         self._engine = engine
         self._destinations = tuple(destinations)
         self.is_sqlite = engine.dialect.name == "sqlite"
+        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reading = engine.execution_options(**options)
+        self._writing = engine.execution_options(**{_WRITES: True})
 
     @classmethod
     def open(
@@ -83,8 +86,7 @@ class Database:
         Raises:
             RecordsUnavailableError: The database does not answer.
         """
-        options: dict[str, Any] = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
-        with _unavailable(), self._engine.execution_options(**options).begin() as connection:
+        with _unavailable(), self._reading.begin() as connection:
             yield connection
 
     @contextmanager
@@ -94,8 +96,7 @@ class Database:
         Raises:
             RecordsUnavailableError: The database does not answer, or the turn did not come.
         """
-        options = {_WRITES: True}
-        with _unavailable(), self._engine.execution_options(**options).begin() as connection:
+        with _unavailable(), self._writing.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
             transaction = Transaction(connection, self._destinations)
@@ -103,7 +104,7 @@ class Database:
             transaction.finish()
 
     def _check_schema(self, *, migrate: bool) -> None:
-        with self._engine.execution_options(**{_WRITES: True}).begin() as connection:
+        with self._writing.begin() as connection:
             if not self.is_sqlite:
                 # Replicas that start together migrate one after the other.
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))

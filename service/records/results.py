@@ -29,6 +29,10 @@ SERVICE: Final = "service"
 # What a review changes is not part of the record that the digest covers; versions have their own.
 _CHANGING = {"status", "version"}
 
+# Made once: building a statement takes longer than SQLite takes to execute it.
+_ADD_RESULT: Final = insert(ResultRow)
+_ADD_VERSION: Final = insert(ResultVersionRow)
+
 
 @dataclass(frozen=True, slots=True)
 class NewResult:
@@ -179,7 +183,7 @@ def add_version(transaction: Transaction, result_id: str, version: ResultVersion
     columns = {"result_id": result_id} | {
         name: getattr(version, name) for name in ResultVersion.__slots__
     }
-    transaction.connection.execute(insert(ResultVersionRow), columns)
+    transaction.connection.execute(_ADD_VERSION, columns)
     return version_digest(columns)
 
 
@@ -203,7 +207,7 @@ def add_result(transaction: Transaction, result: NewResult) -> int:
         "status": PRELIMINARY,
         "version": 1,
     }
-    transaction.connection.execute(insert(ResultRow), columns)
+    transaction.connection.execute(_ADD_RESULT, columns)
     first = ResultVersion(
         version=1,
         created_utc=result.created_utc,

@@ -68,10 +68,10 @@ def separate(
         raise ValueError(f"maps of shape {maps.shape}, {maps.dtype}, are not (H, W, 1 or 2) uint8")
     # One frame of background for all steps: cv2.watershed spoils the outermost pixels, and the
     # neighbours of every foreground pixel stay in range.
-    framed_maps = cv2.copyMakeBorder(maps, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    foreground = _at_least(cv2.extractChannel(framed_maps, 0), probability_threshold)
+    probability = _framed(maps, 0)
+    foreground = _at_least(probability, probability_threshold)
     if maps.shape[2] == 2:
-        relief = cv2.GaussianBlur(cv2.extractChannel(framed_maps, 1), (5, 5), _SMOOTHING_SIGMA_PX)
+        relief = cv2.GaussianBlur(_framed(maps, 1), (5, 5), _SMOOTHING_SIGMA_PX)
         seeds = foreground & _at_least(relief, seed_threshold)
         # Small nuclei rise steeply in a map that peaks at 1 in all of them. Growing to half the
         # height first makes neighbours of unlike size meet at their border: half the wrong pixels.
@@ -79,12 +79,18 @@ def separate(
     else:
         seeds, first = _seeds_by_shape(foreground)
     framed = _grow(foreground, seeds, first)
-    _fill_framed(framed)
-    before, after = _renumber(framed, framed_maps, min_area_px, min_mean_probability)
-    if after < before:
-        # A dropped speck may have lain within another nucleus, and left a hole.
-        _fill_framed(framed)
+    gaps = _fill(framed)
+    dropped = _renumber(framed, probability, min_area_px, min_mean_probability)
+    if len(dropped) and _leaves_hole(framed, dropped, gaps):
+        _fill(framed)
     return np.ascontiguousarray(framed[1:-1, 1:-1])
+
+
+def _framed(maps: NDArray[np.uint8], channel: int) -> Any:
+    """Return a channel in a frame of zeros."""
+    return cv2.copyMakeBorder(
+        cv2.extractChannel(maps, channel), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0
+    )
 
 
 def _at_least(channel: Any, level: float) -> NDArray[np.uint8]:
@@ -166,20 +172,23 @@ def _grow(
     if not chosen.any():
         return component_of
     marker_of_seed = np.zeros(seed_count, dtype=np.int32)
-    marker_of_seed[chosen] = component_count + np.arange(np.count_nonzero(chosen))
-    markers = seed_of
-    markers.ravel()[position] = marker_of_seed[seed_at]
-    inside = np.zeros_like(foreground)
-    position = np.flatnonzero(foreground.view(np.bool_))
-    inside.ravel()[position] = crowded[component_of.ravel()[position]]
-    _flood(inside & (first | seeds), markers)
-    _flood(inside, markers)
+    far = component_count + int(np.count_nonzero(chosen))
+    marker_of_seed[chosen] = np.arange(component_count, far)
+    flat = component_of.ravel()
+    shared = np.flatnonzero(foreground.view(np.bool_))
+    shared = shared[crowded[flat[shared]]]
+    marker_at = marker_of_seed[seed_of.ravel()[shared]]
+    within = (first | seeds).ravel()[shared].view(np.bool_)
+    marker_at[within] = _flood(foreground.shape, shared[within], marker_at[within], far)
+    marker_at = _flood(foreground.shape, shared, marker_at, far)
     # What no seed reached keeps its component's label.
-    np.copyto(component_of, markers, where=markers > 0)
+    flat[shared] = np.where(marker_at > 0, marker_at, flat[shared])
     return component_of
 
 
-def _flood(inside: NDArray[np.uint8], markers: NDArray[np.int32]) -> None:
+def _flood(
+    shape: tuple[int, ...], position: NDArray[np.intp], marker_at: NDArray[np.int32], far: int
+) -> NDArray[np.int32]:
     """Grow markers at equal speed within a mask, by `cv2.watershed`.
 
     OpenCV ranks pixels by how much they differ from their labelled neighbour, not by their own
@@ -193,68 +202,108 @@ def _flood(inside: NDArray[np.uint8], markers: NDArray[np.int32]) -> None:
         inside         1 2 2 2 2 1 0
 
     Args:
-        inside: 0 or 1, framed.
-        markers: Labels of the seeds, all inside, else 0; framed. Grown in place until they fill
-            what of `inside` they are connected to.
+        shape: Height and width, framed.
+        position: Where the mask is, in the raveled image, ascending.
+        marker_at: Labels of the seeds there, else 0.
+        far: A number above all labels.
+
+    Returns:
+        The labels there, grown until they fill what of the mask they are connected to.
     """
+    inside = np.zeros(shape, dtype=np.uint8)
+    inside.ravel()[position] = 1
     shade = cv2.dilate(inside, _CROSS)
-    far = int(markers.max()) + 1
-    np.copyto(markers, far, where=shade == 0)
+    markers = np.multiply(shade == 0, far, dtype=np.int32)
+    flat = markers.ravel()
+    flat[position] = marker_at
     cv2.add(shade, inside, dst=shade)
     cv2.watershed(cv2.cvtColor(shade, cv2.COLOR_GRAY2BGR), markers)
-    flat = markers.ravel()
-    position = np.flatnonzero(inside.view(np.bool_))
     grown = flat[position]
     grown[(grown < 0) | (grown == far)] = 0
-    flat.fill(0)
-    flat[position] = grown
     # Where two nuclei meet, OpenCV leaves a line of -1; each of its pixels touches a label. Pixels
     # that such a line cuts off need another pass.
     open_px = position[grown == 0]
-    width = markers.shape[1]
+    if not len(open_px):
+        return np.asarray(grown)
+    flat.fill(0)
+    flat[position] = grown
+    width = shape[1]
     for _ in range(_REPAIR_PASSES):
         around = [flat[open_px + step] for step in (-width, -1, 1, width)]
         flat[open_px] = np.maximum.reduce(around)
         open_px = open_px[flat[open_px] == 0]
+    return np.asarray(flat[position])
 
 
 def _renumber(
-    labels: NDArray[np.int32], maps: Any, min_area_px: float, min_mean_probability: float
-) -> tuple[int, int]:
+    labels: NDArray[np.int32], probability: Any, min_area_px: float, min_mean_probability: float
+) -> NDArray[np.intp]:
     """Drop small and doubtful labels and number the others 1..n, in place.
 
     Returns:
-        How many there were, and are.
+        Where labels were dropped, in the raveled image.
     """
-    position = np.flatnonzero(labels != 0)
+    position = np.flatnonzero(labels.view(np.uint32) > 0)
     flat = labels.ravel()
     label_at = flat[position]
     area = np.bincount(label_at)
     kept = area >= max(1.0, min_area_px)
     if min_mean_probability > 0:
-        probability = cv2.extractChannel(maps, 0).ravel()[position]
-        total = np.bincount(label_at, weights=probability)
+        total = np.bincount(label_at, weights=probability.ravel()[position])
         kept &= total >= min_mean_probability * 255 * area
     number = np.where(kept, np.cumsum(kept), 0).astype(np.int32)
-    flat[position] = number[label_at]
-    return int(np.count_nonzero(area)), int(np.count_nonzero(kept))
+    number_at = number[label_at]
+    flat[position] = number_at
+    return np.asarray(position[number_at == 0])
 
 
-def _fill_framed(labels: NDArray[np.int32]) -> None:
-    """Fill, in place, background that one nucleus alone encloses; gaps between several stay."""
+def _neighbours(position: NDArray[np.intp], width: int) -> NDArray[np.intp]:
+    """Return the places above, left, right and below, shape (4, N)."""
+    return np.asarray(position + np.array([[-width], [-1], [1], [width]]))
+
+
+def _fill(labels: NDArray[np.int32]) -> NDArray[np.intp]:
+    """Fill, in place, background that one nucleus alone encloses; gaps between several stay.
+
+    Args:
+        labels: Framed.
+
+    Returns:
+        Where gaps stay that several nuclei enclose, in the raveled image.
+    """
     # No cv2.floodFill here: it counts coordinates in 16 bits, and goes wrong beyond 65,535 px.
-    region_count, region_of = _components((labels == 0).astype(np.uint8), connectivity=4)
+    region_count, region_of = _components((labels == 0).view(np.uint8), connectivity=4)
     if region_count == 2:  # the nuclei, and the outside that the frame belongs to
-        return
-    position = np.flatnonzero((region_of != 0) & (region_of != region_of[0, 0]))
+        return np.empty(0, dtype=np.intp)
+    # OpenCV numbers regions as it meets them: the nuclei are 0, and the outside, 1, comes first.
+    position = np.flatnonzero(region_of > 1)
     hole_at = region_of.ravel()[position]
     none = np.iinfo(np.int32).max
     highest = np.zeros(region_count, dtype=np.int32)
     lowest = np.full(region_count, none, dtype=np.int32)
     flat = labels.ravel()
-    width = labels.shape[1]
-    for step in (-width, -1, 1, width):
-        neighbour = flat[position + step]
+    for around in _neighbours(position, labels.shape[1]):
+        neighbour = flat[around]
         np.maximum.at(highest, hole_at, neighbour)
         np.minimum.at(lowest, hole_at, np.where(neighbour > 0, neighbour, none))
-    flat[position] = np.where(lowest == highest, highest, 0)[hole_at]
+    filled = np.where(lowest == highest, highest, 0)[hole_at]
+    flat[position] = filled
+    return np.asarray(position[filled == 0])
+
+
+def _leaves_hole(
+    labels: NDArray[np.int32], dropped: NDArray[np.intp], gaps: NDArray[np.intp]
+) -> bool:
+    """Tell whether a dropped nucleus may have lain within another one, and left a hole there.
+
+    Nearly every one lies in the open, and looking for holes again takes as long as the first time.
+
+    Args:
+        labels: Framed, after the drop.
+        dropped: Where nuclei were dropped, in the raveled image.
+        gaps: Where background is that does not reach the frame.
+    """
+    around = _neighbours(dropped, labels.shape[1]).ravel()
+    if labels.ravel()[around].any():
+        return True
+    return len(gaps) > 0 and bool(np.isin(around, gaps).any())

@@ -45,51 +45,82 @@ def measure(labels: NDArray[np.int32], probability: NDArray[np.uint8]) -> list[N
     """
     if labels.shape != probability.shape:
         raise ValueError(f"labels {labels.shape} and probability {probability.shape} differ")
-    # One number a pixel instead of row and column: half the time of everything that follows.
-    flat = labels.ravel()
-    position = np.flatnonzero(flat != 0)
-    if not len(position):
+    if not labels.any():
         return []
-    label_at = flat[position]
-    rows, columns = np.divmod(position, labels.shape[1])
-    area = np.bincount(label_at)
+    runs = _runs(labels)
+    label_at, row, column, length = runs.label, runs.row, runs.column, runs.length
+    area = np.bincount(label_at, weights=length)
     present = np.flatnonzero(area)
-    x_sum = np.bincount(label_at, weights=columns)
-    y_sum = np.bincount(label_at, weights=rows)
-    probability_sum = np.bincount(label_at, weights=probability.ravel()[position])
-    left = _extreme(np.minimum, label_at, columns, len(area))
-    right = _extreme(np.maximum, label_at, columns, len(area))
+    # Columns c, c + 1 ... c + n - 1 of a run add up to n * c + n * (n - 1) / 2.
+    x_sum = np.bincount(label_at, weights=column * length + (length * (length - 1) >> 1))
+    y_sum = np.bincount(label_at, weights=row * length)
+    probability_sum = np.bincount(label_at, weights=_sums(probability.ravel(), runs))
+    left = np.full(len(area), labels.shape[1], dtype=np.intp)
+    np.minimum.at(left, label_at, column)
+    right = np.zeros(len(area), dtype=np.intp)
+    np.maximum.at(right, label_at, column + length)
     top, bottom = np.empty_like(left), np.empty_like(right)
-    # Pixels come row by row: of each label the first one lies in its top row, the last in its
+    # Runs come row by row: of each label the first one lies in its top row, the last in its
     # bottom row, and of several assignments to one place the last one stays.
-    top[label_at[::-1]] = rows[::-1]
-    bottom[label_at] = rows
-    nuclei = []
-    for label in present.tolist():
-        x, y = int(left[label]), int(top[label])
-        width, height = int(right[label]) - x + 1, int(bottom[label]) - y + 1
-        pixels = int(area[label])
-        nuclei.append(
-            Nucleus(
-                id=label,
-                centroid_px=(float(x_sum[label] / pixels), float(y_sum[label] / pixels)),
-                bounding_box_px=(x, y, width, height),
-                area_px=pixels,
-                contour_px=_outline(labels[y : y + height, x : x + width], label, x, y),
-                mean_probability=float(probability_sum[label] / (255 * pixels)),
-            )
+    top[label_at[::-1]] = row[::-1]
+    bottom[label_at] = row + 1
+    area_px = area[present]
+    return [
+        Nucleus(
+            id=label,
+            centroid_px=(x, y),
+            bounding_box_px=(x0, y0, x1 - x0, y1 - y0),
+            area_px=pixels,
+            contour_px=_outline(labels[y0:y1, x0:x1], label, x0, y0),
+            mean_probability=mean,
         )
-    return nuclei
+        for label, x, y, x0, y0, x1, y1, pixels, mean in zip(
+            present.tolist(),
+            (x_sum[present] / area_px).tolist(),
+            (y_sum[present] / area_px).tolist(),
+            left[present].tolist(),
+            top[present].tolist(),
+            right[present].tolist(),
+            bottom[present].tolist(),
+            area_px.astype(np.intp).tolist(),
+            (probability_sum[present] / (255 * area_px)).tolist(),
+            strict=True,
+        )
+    ]
 
 
-def _extreme(
-    function: np.ufunc, label_at: NDArray[np.int32], coordinate: NDArray[np.intp], length: int
-) -> NDArray[np.intp]:
-    """Return the least or greatest coordinate of each label, for labels 0..length-1."""
-    start = np.iinfo(np.intp).max if function is np.minimum else -1
-    result = np.full(length, start, dtype=np.intp)
-    function.at(result, label_at, coordinate)
-    return result
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Neighbouring pixels of one label in one row, all of them intp and shape (runs,)."""
+
+    label: NDArray[np.intp]
+    start: NDArray[np.intp]
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+    length: NDArray[np.intp]
+
+
+def _runs(labels: NDArray[np.int32]) -> _Runs:
+    """Find the runs of all labels, row by row: a fifteenth of the numbers that pixels are."""
+    flat, width = labels.ravel(), labels.shape[1]
+    begins = np.ones(flat.size, dtype=np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[::width] = True
+    start = np.flatnonzero(begins)
+    length = np.diff(start, append=flat.size)
+    label = flat[start].astype(np.intp)
+    inside = np.flatnonzero(label)
+    start = start[inside]
+    row, column = np.divmod(start, width)
+    return _Runs(label[inside], start, row, column, length[inside])
+
+
+def _sums(values: NDArray[np.uint8], runs: _Runs) -> NDArray[np.uint32]:
+    """Add up the values of each run."""
+    bounds = np.stack([runs.start, runs.start + runs.length], axis=1).ravel()
+    # Every second sum is of what lies between two runs; the last run may end with the image.
+    used = bounds[:-1] if bounds[-1] == values.size else bounds
+    return np.asarray(np.add.reduceat(values, used, dtype=np.uint32)[::2])
 
 
 def _outline(crop: NDArray[np.int32], label: int, x: int, y: int) -> NDArray[np.int32]:
@@ -99,4 +130,4 @@ def _outline(crop: NDArray[np.int32], label: int, x: int, y: int) -> NDArray[np.
     )
     outline = max(contours, key=cv2.contourArea) if len(contours) > 1 else contours[0]
     # OpenCV goes anticlockwise on the screen.
-    return np.ascontiguousarray(outline.reshape(-1, 2)[::-1]).astype(np.int32, copy=False)
+    return np.ascontiguousarray(outline[::-1, 0], dtype=np.int32)

@@ -10,9 +10,11 @@ and the rest is measured in the full-resolution windows that hold most of it: sh
 instead would change what sharpness means.
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -120,6 +122,35 @@ def measure_quality(
     Returns:
         The figures; those that need more pixels, tissue or nuclei than there are, None.
     """
+    figures = measure_image(
+        pixels, maps, probability_threshold=probability_threshold, seed_threshold=seed_threshold
+    )
+    return with_outlines(figures, nuclei)
+
+
+def with_outlines(figures: QualityFigures, nuclei: Sequence[Nucleus]) -> QualityFigures:
+    """Complete the figures of an image by those of the nuclei that were found."""
+    return dataclasses.replace(figures, merged_share=merged_share(nuclei))
+
+
+def measure_image(
+    pixels: NDArray[np.uint8],
+    maps: NDArray[np.uint8],
+    *,
+    probability_threshold: float,
+    seed_threshold: float,
+) -> QualityFigures:
+    """Measure what needs no nuclei, and can thus be done while they are separated.
+
+    Args:
+        pixels: As in `measure_quality`, likewise the others.
+        maps: The model's answer.
+        probability_threshold: The model's.
+        seed_threshold: The model's.
+
+    Returns:
+        The figures; `merged_share` is None.
+    """
     if min(pixels.shape[:2]) < _BLOCK_PX:
         return QualityFigures(0.0, None, None, None, None, None)
     tissue = _tissue(pixels)
@@ -145,16 +176,18 @@ def measure_quality(
         stain=None if stained is None else stained.stain,
         median_core_px=median,
         size=size,
-        merged_share=merged_share(nuclei),
+        merged_share=None,
         clear_sharpness=clear_sharpness,
         colour=measure_colour(density),
         tints=None if stained is None else stained.tints,
     )
 
 
-def _at_least(channel: object, level: float) -> NDArray[np.uint8]:
+def _at_least(channel: Any, level: float) -> NDArray[np.uint8]:
     """Return 1 where a map is at least `level`, else 0."""
-    return (np.asarray(channel) >= level * 255).view(np.uint8)
+    # OpenCV's threshold is exclusive.
+    below = math.ceil(level * 255) - 1
+    return np.asarray(cv2.threshold(channel, below, 1, cv2.THRESH_BINARY)[1], dtype=np.uint8)
 
 
 def _shrink(array: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:

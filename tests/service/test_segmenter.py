@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from service.errands import Errands, Helpers
 from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
@@ -310,3 +311,29 @@ def test_augmented_maps_are_those_of_the_whole_image_in_any_orientation(
     assert averaged.tiles == plain.tiles == 9
     difference = averaged.probability.astype(int) - plain.probability
     assert np.abs(difference).max() <= 1
+
+
+class Heard(Errands):
+    """Writes down what it is told."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        super().__init__(helpers)
+        self.moments: list[str] = []
+
+    def maps_made(self) -> None:
+        self.moments.append("maps")
+
+    def labels_made(self, labels: NDArray[np.int32]) -> None:
+        self.moments.append(f"{labels.max()} labels")
+
+
+def test_helpers_change_nothing_but_who_does_the_work(segmenter: Segmenter) -> None:
+    image = draw(GRID, 320, 420)
+    alone = segmenter.segment(image)
+    helpers = Helpers(1)
+    with Heard(helpers) as errands:
+        helped = segmenter.segment(image, errands=errands)
+    helpers.close()
+    assert helped.quality == alone.quality
+    assert np.array_equal(helped.labels, alone.labels)
+    assert errands.moments == ["maps", f"{alone.count} labels"]
