@@ -4,7 +4,7 @@
     python -m benchmarks.protocol folds --architecture efficientnetv2b0_unet --encoder-dir WEIGHTS
 
 Each run is three commands that a user could type (they are printed): `training fit` with
-`training/recipes/protocol.toml`, or for folds `folds.toml` (300 steps of larger batches),
+`training/recipes/protocol.toml` or `folds.toml` (the same, in three fifths of the steps),
 `export model`, and for folds `export evaluate`. Runs that are complete are not made again, so the
 command may be interrupted and repeated; hours on two cores.
 
@@ -16,19 +16,10 @@ the epoch, which is taken on all four held-out patients.
 import argparse
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 RECIPE = "training/recipes/protocol.toml"
-SLOW_LEARNERS = {
-    "efficientnetb0_unet": (
-        "training/recipes/protocol_from_random.toml",
-        "training/recipes/protocol_second_stage.toml",
-    ),
-}
-"""Recipes of both stages of a network that has to learn everything; the first stage's folder is the
-`initial_model` of the second."""
-
-FIRST_STAGE = "efficientnetb0_first_stage"
 FOLD_RECIPE = "training/recipes/folds.toml"
 ARCHITECTURES = (
     "mobilenetv2_unet",
@@ -48,6 +39,9 @@ WEIGHT_FILES = {
     "transunet": "resnet50",
     "vgg16_unet": "vgg16",
 }
+FROM_RANDOM_WEIGHTS = 2
+"""How many times the epochs of the recipe a network without pretrained weights is given."""
+
 FOLDS = (("01", "02"), ("03", "04"), ("05", "06"), ("07", "08"))
 
 
@@ -76,18 +70,12 @@ def train(
     weights = encoder_weights(architecture, options.encoder_dir)
     if not (folder / "metrics.json").is_file():
         patterns = [part for patient in hold_out for part in ("--hold-out", f"tnbc_p{patient}")]
-        data = ("--data-root", str(options.data_root))
-        recipe = options.recipe or RECIPE
-        if weights == "none" and options.recipe is None and architecture in SLOW_LEARNERS:
-            first, second = SLOW_LEARNERS[architecture]
-            stage = Path(options.runs) / FIRST_STAGE
-            if not (stage / "metrics.json").is_file():
-                run("training", "fit", first, "--architecture", architecture,
-                    "--encoder-weights", "none", *data, "--run-dir", str(stage), *patterns)  # fmt: skip
-            run("training", "fit", second, *data, "--run-dir", str(folder), *patterns)
-            return folder
-        run("training", "fit", recipe, "--architecture", architecture,
-            "--encoder-weights", weights, *data, "--run-dir", str(folder), *patterns)  # fmt: skip
+        if weights == "none":
+            epochs = tomllib.loads(Path(options.recipe).read_text())["epochs"]
+            patterns += ["--epochs", str(FROM_RANDOM_WEIGHTS * epochs)]
+        run("training", "fit", options.recipe, "--architecture", architecture,
+            "--encoder-weights", weights, "--data-root", str(options.data_root),
+            "--run-dir", str(folder), *patterns)  # fmt: skip
     return folder
 
 
@@ -132,7 +120,9 @@ def main() -> None:
         command.add_argument("--data-root", type=Path, default=Path("data"))
         command.add_argument("--encoder-dir", type=Path, help="folder of .h5 weight files")
         command.add_argument("--runs", default="runs")
-        command.add_argument("--recipe", default=None if function is architectures else FOLD_RECIPE)
+        command.add_argument(
+            "--recipe", default=RECIPE if function is architectures else FOLD_RECIPE
+        )
         if function is architectures:
             command.add_argument("--only", nargs="*", choices=ARCHITECTURES)
         else:
