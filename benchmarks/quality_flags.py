@@ -4,15 +4,17 @@
 
 Every image, and every quarter of it (`--whole`: images only), goes through the service's own
 segmentation as it is, blurred, with its hue turned (in HSV, value and saturation kept), with
-swapped channels and grey, at half its resolution (presented as the model's own), with a wrong
-`mpp`, and as an empty field: white, black, grey, its glass colour, with and without noise, and its
-mean colour. What counts is the share on which the flag meant for the change fires, and, on clean
-images, how rarely it does. `--reference` takes the place of the statistics in the model file. Time
-is processor time of one core.
+swapped channels, negative and grey, at half its resolution (presented as the model's own), with a
+wrong `mpp`, and as an empty field: white, black, grey, its glass colour, with and without noise,
+and its mean colour. What counts is the share on which the flag meant for the change fires, and, on
+clean images, how rarely it does; of all pieces, and behind it of whole images. `--rows` measures
+only the changes that match a regular expression. `--reference` takes the place of the statistics in
+the model file. Time is processor time of one core.
 """
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +26,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.evaluate import choose_samples
-from export.spoil import Pixels, add_noise, blur, halve, turn_hue
+from export.spoil import (
+    Pixels,
+    add_noise,
+    blur,
+    enlarge_again,
+    grey,
+    halve,
+    invert,
+    swap_channels,
+    turn_hue,
+)
 from service.inference.session import ModelSession
 from service.segmentation.quality import assess_quality
 from service.segmentation.quality_reference import QualityReference
@@ -56,14 +68,6 @@ def _resample(pixels: Pixels, factor: float) -> Pixels:
     return np.asarray(
         cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=method), np.uint8
     )
-
-
-def _swap(pixels: Pixels) -> Pixels:
-    return np.ascontiguousarray(pixels[..., ::-1])
-
-
-def _grey(pixels: Pixels) -> Pixels:
-    return np.asarray(cv2.merge([cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)] * 3), dtype=np.uint8)
 
 
 def _plain(level: int, noise: float) -> Callable[[Pixels], Pixels]:
@@ -102,14 +106,20 @@ CHANGES: Final[list[Change]] = [
         )
         for turn in (-90, -45, -30, -20, 20, 25, 30, 36, 45, 60, 90, 180)
     ),
-    Change("red and blue swapped", "stain_shift", _swap),
-    Change("grey", "stain_shift", _grey),
+    Change("red and blue swapped", "stain_shift", lambda p: swap_channels(p, (2, 1, 0))),
+    Change("green and blue swapped", "stain_shift", lambda p: swap_channels(p, (0, 2, 1))),
+    Change("red and green swapped", "stain_shift", lambda p: swap_channels(p, (1, 0, 2))),
+    Change("channels as GBR", "stain_shift", lambda p: swap_channels(p, (1, 2, 0))),
+    Change("channels as BRG", "stain_shift", lambda p: swap_channels(p, (2, 0, 1))),
+    Change("negative", "stain_shift", invert),
+    Change("grey", "stain_shift", grey),
     Change("half resolution", "magnification_mismatch", halve),
     Change("half resolution, 1 px of 4", "magnification_mismatch", lambda p: p[::2, ::2].copy()),
     Change("mpp given twice too large", "magnification_mismatch", mpp_ratio=2.0),
     Change("0.67 of the resolution", "", lambda p: _resample(p, 2 / 3)),
     Change("0.8 of the resolution", "", lambda p: _resample(p, 0.8)),
-    Change("half resolution, enlarged again", "", lambda p: _resample(halve(p), 2)),
+    Change("half resolution, enlarged again", "blur", enlarge_again),
+    Change("half, enlarged, JPEG 80", "", lambda p: _jpeg(enlarge_again(p))),
     Change("blank: white", "too_little_tissue", _plain(255, 0)),
     Change("blank: black, noise 2", "too_little_tissue", _plain(0, 2)),
     Change("blank: grey, noise 5", "too_little_tissue", _plain(128, 5)),
@@ -151,6 +161,12 @@ def time_ms(segmenter: Segmenter, session: ModelSession, pixels: Pixels, repeats
     return float(np.median(times))
 
 
+def _share(fired: list[bool], of_sample: int) -> str:
+    """Share of all pieces, and how many of the whole images, which come first of each sample."""
+    whole = fired[::of_sample]
+    return f"{np.mean(fired):.1%} ({sum(whole)}/{len(whole)})"
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(
@@ -161,6 +177,7 @@ def main() -> None:
     parser.add_argument("--groups", help="only these patients; all by default")
     parser.add_argument("--clean-only", action="store_true", help="only images as they are")
     parser.add_argument("--whole", action="store_true", help="no quarters")
+    parser.add_argument("--rows", default="", help="only changes that match this expression")
     parser.add_argument("--reference", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -171,24 +188,25 @@ def main() -> None:
         session.contract = session.contract.model_copy(update={"quality_reference": values})
     segmenter = Segmenter(session)
     samples = choose_samples(arguments.data, arguments.groups)
-    images = [
-        piece
-        for sample in samples
-        for piece in pieces(sample.read()[0])[: 1 if arguments.whole else None]
-    ]
-    print(f"{len(images)} pieces of {len(samples)} images; share on which a flag fires\n")
+    of_sample = 1 if arguments.whole else 5
+    images = [piece for sample in samples for piece in pieces(sample.read()[0])[:of_sample]]
+    print(
+        f"{len(images)} pieces of {len(samples)} images; share of the pieces on which a flag fires,"
+        " and the number of whole images among them\n"
+    )
     print("| images | " + " | ".join(FLAGS) + " | review |\n|---|" + "---|" * (len(FLAGS) + 1))
     mpp = session.contract.input.mpp
-    for change in CHANGES[:1] if arguments.clean_only else CHANGES:
+    chosen = [change for change in CHANGES if re.search(arguments.rows, change.title)]
+    for change in CHANGES[:1] if arguments.clean_only else chosen:
         options = SegmentOptions(mpp=mpp * change.mpp_ratio)
         found = [segmenter.segment(change.spoil(image), options=options) for image in images]
         cells = []
         for name in FLAGS:
             flags = [flag for result in found for flag in result.quality if flag.name == name]
-            share = float(np.mean([flag.fired for flag in flags]))
-            cells.append(f"**{share:.1%}**" if name == change.meant else f"{share:.1%}")
-        review = float(np.mean([result.review_recommended for result in found]))
-        print(f"| {change.title} | " + " | ".join(cells) + f" | {review:.1%} |", flush=True)
+            share = _share([flag.fired for flag in flags], of_sample)
+            cells.append(f"**{share}**" if name == change.meant else share)
+        cells.append(_share([result.review_recommended for result in found], of_sample))
+        print(f"| {change.title} | " + " | ".join(cells) + " |", flush=True)
     elapsed_ms = time_ms(segmenter, session, images[0], repeats=50)
     height, width = images[0].shape[:2]
     print(f"\nall flags of one {width}x{height} image: {elapsed_ms:.1f} ms of one core")

@@ -4,7 +4,8 @@
  image ─┬─ as it is ──────────────┬─► the network ─► maps ─┬─► figures of the image
         ├─ at half the resolution ┤                        │   and, of large ones, of its quarters
         ├─ its middle at twice it ┘                        │
-        └─ stained otherwise, hue turned, blurred ─────────┘ with the maps of the image as it is
+        ├─ red and blue swapped ──┘                        │
+        └─ stained otherwise, colours changed, blurred ────┘ with the maps of the image as it is
 ```
 
 Quarters are measured too, so that the flags suit both.
@@ -17,7 +18,18 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from export.spoil import Pixels, add_noise, blur, double_middle, halve, turn_hue
+from export.spoil import (
+    Pixels,
+    add_noise,
+    blur,
+    double_middle,
+    enlarge_again,
+    grey,
+    halve,
+    invert,
+    swap_channels,
+    turn_hue,
+)
 from service.inference.contract import SeparationSpec
 from service.inference.session import ModelSession
 from service.segmentation.instances import separate
@@ -30,6 +42,16 @@ from training.stain import jitter_stains
 BLUR_SIGMA_PX: Final = 2.0
 BLUR_NOISE_LEVELS: Final = 2.0
 HUE_TURNS_DEG: Final = (-90, -60, -45, -30, -20, 20, 30, 45, 60, 90, 180)
+BGR: Final = (2, 1, 0)
+"""Red and blue swapped, as software does by mistake. It hides nuclei, so it has its own maps."""
+RECOLOURED: Final[dict[str, Callable[[Pixels], Pixels]]] = {
+    "BRG": lambda pixels: swap_channels(pixels, (2, 0, 1)),
+    "GBR": lambda pixels: swap_channels(pixels, (1, 2, 0)),
+    "RBG": lambda pixels: swap_channels(pixels, (0, 2, 1)),
+    "GRB": lambda pixels: swap_channels(pixels, (1, 0, 2)),
+    "grey": grey,
+    "negative": invert,
+}
 RESTAINED: Final = 2
 """Copies of each image with other amounts of its dyes, as other laboratories' would have."""
 STAIN_STRENGTH: Final = 0.15
@@ -47,7 +69,9 @@ class Source:
         double: At twice the resolution.
         blurred: Blurred.
         noisy: Blurred, then given a camera's noise.
+        enlarged: At half the resolution, then enlarged again.
         turned: With their hue turned, by the angle in degrees.
+        recoloured: With their channels swapped, grey and as negatives, by the name of the change.
     """
 
     clean: list[QualityFigures] = field(default_factory=list)
@@ -56,9 +80,18 @@ class Source:
     double: list[QualityFigures] = field(default_factory=list)
     blurred: list[QualityFigures] = field(default_factory=list)
     noisy: list[QualityFigures] = field(default_factory=list)
+    enlarged: list[QualityFigures] = field(default_factory=list)
     turned: dict[int, list[QualityFigures]] = field(
         default_factory=lambda: {turn: [] for turn in HUE_TURNS_DEG}
     )
+    recoloured: dict[str, list[QualityFigures]] = field(
+        default_factory=lambda: {name: [] for name in ("BGR", *RECOLOURED)}
+    )
+
+    @property
+    def shifted(self) -> list[list[QualityFigures]]:
+        """Every change of the colours, each of its own kind."""
+        return [*self.turned.values(), *self.recoloured.values()]
 
 
 def measure_source(
@@ -101,12 +134,17 @@ def _measure_sample(
     half, double = halve(pixels), double_middle(pixels)
     source.half += figures(half, _run(session, half))
     source.double.append(_figures(double, _run(session, double), [], separation))
+    swapped = swap_channels(pixels, BGR)
+    source.recoloured["BGR"] += figures(swapped, _run(session, swapped))
     # Neither blur nor colour changes where the nuclei are: the network need not run again.
     blurred = blur(pixels, BLUR_SIGMA_PX)
     source.blurred += figures(blurred)
     source.noisy += figures(add_noise(blurred, BLUR_NOISE_LEVELS))
+    source.enlarged += figures(enlarge_again(pixels))
     for turn in source.turned:
         source.turned[turn] += figures(turn_hue(pixels, turn))
+    for name, recolour in RECOLOURED.items():
+        source.recoloured[name] += figures(recolour(pixels))
     for _ in range(RESTAINED):
         source.restained += figures(jitter_stains(pixels, random, STAIN_STRENGTH))
 

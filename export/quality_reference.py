@@ -35,12 +35,15 @@ LEAST_ROWS: Final = 24
 
 FALSE_ALARMS: Final = 0.03
 """Share of the training images on which each flag may fire."""
-TINT_FALSE_ALARMS: Final = 0.05
-"""The same for colours where there are nuclei: a hue turned by 30 degrees is hardly beyond them."""
 SIZE_FALSE_ALARMS: Final = 0.1
 """The same for nuclei that look small: those of a field of few are as small as a lymphocyte's."""
 HOME_WEIGHT: Final = 0.8
 """Weight of the data set that the model is for among those that it has learnt colours from."""
+LABORATORIES: Final = 2.0
+"""How much further apart other laboratories' counterstains lie than those of the data sets, which
+are few: in standard deviations."""
+_COUNTERSTAIN: Final = {"hues": slice(6, 8), "tissue_hues": slice(4, 8)}
+"""Where the figures tell of more than the haematoxylin, which is the same everywhere."""
 _TISSUE_MARGIN: Final = 0.5
 _TISSUE_RANGE: Final = (0.02, 0.10)
 _LEAST_MERGED: Final = 0.1
@@ -128,6 +131,7 @@ def learn_quality_reference(
     values = {
         **_tissue_values(clean),
         **_blur_values(list(measured.values())),
+        **_finest_values(list(measured.values()), session.contract.input.mpp),
         **_stain_values(measured, home),
         **_scale_values(measured, home),
         **_merged_values(clean),
@@ -157,35 +161,50 @@ def _blur_values(sources: Sequence[Source]) -> dict[str, float]:
     return {name: middle for name, middle in middles.items() if middle is not None}
 
 
+def _finest_values(sources: Sequence[Source], mpp: float) -> dict[str, float]:
+    """What nearly all enlarged images stay below: soft images of other scanners lie above."""
+    pairs = [
+        (clean.finest, enlarged.finest)
+        for source in sources
+        for clean, enlarged in zip(source.clean, source.enlarged, strict=True)
+    ]
+    ends = _ends(pairs)
+    if ends is None or ends[0] <= ends[1]:
+        return {}
+    return {"blur.least_finest": ends[1], "blur.finest_mpp": mpp}
+
+
 def _middle(pairs: Sequence[tuple[float | None, float | None]]) -> float | None:
+    ends = _ends(pairs)
+    return None if ends is None else sum(ends) / 2
+
+
+def _ends(pairs: Sequence[tuple[float | None, float | None]]) -> tuple[float, float] | None:
+    """Return the least sharp clean images and the sharpest spoilt ones."""
     usable = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(usable) < LEAST_ROWS:
         return None
-    clean, blurred = np.array(usable).T
-    middle = np.quantile(clean, FALSE_ALARMS / 3) + np.quantile(blurred, 1 - FALSE_ALARMS / 3)
-    return float(middle) / 2
+    clean, spoilt = np.array(usable).T
+    least, most = np.quantile(clean, FALSE_ALARMS / 3), np.quantile(spoilt, 1 - FALSE_ALARMS / 3)
+    return float(least), float(most)
 
 
 def _stain_values(sources: Mapping[str, Source], home: str | None) -> dict[str, float]:
-    """One Gaussian a data set and turn: one over all turns would be too wide to see small ones."""
-    turned = {name: list(source.turned.values()) for name, source in sources.items()}
-    tints, colours = (
+    """One Gaussian a data set and change: one over all would be too wide to see small ones."""
+    hues, tissue_hues = (
         (
-            {name: [_present(map(of, both))] for name, both in usual.items()},
+            {name: [_present(map(of, [*s.clean, *s.restained]))] for name, s in sources.items()},
             {
-                name: [_present(map(of, group)) for group in groups]
-                for name, groups in turned.items()
+                name: [_present(map(of, group)) for group in s.shifted]
+                for name, s in sources.items()
             },
         )
-        for of, usual in (
-            (_tints, {name: [*s.clean, *s.restained] for name, s in sources.items()}),
-            (_colour, {name: s.clean for name, s in sources.items()}),
-        )
+        for of in (_hues, _tissue_hues)
     )
     return {
-        **_compare("tints", "shifted", *tints, false_alarms=TINT_FALSE_ALARMS, home=home),
-        # Dark and pale tissue tell less: what is even must not be called shifted.
-        **_compare("colour", "shifted", *colours, least_log_odds=0.0),
+        **_compare("hues", "shifted", *hues, home=home),
+        # Tissue alone tells less: what is even must not be called shifted.
+        **_compare("tissue_hues", "shifted", *tissue_hues, least_log_odds=0.0, home=home),
     }
 
 
@@ -200,12 +219,12 @@ def _scale_values(sources: Mapping[str, Source], home: str | None) -> dict[str, 
     }
 
 
-def _tints(figures: QualityFigures) -> NDArray[np.float64] | None:
-    return figures.tints
+def _hues(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.hues
 
 
-def _colour(figures: QualityFigures) -> NDArray[np.float64] | None:
-    return figures.colour
+def _tissue_hues(figures: QualityFigures) -> NDArray[np.float64] | None:
+    return figures.tissue_hues
 
 
 def _size(figures: QualityFigures) -> NDArray[np.float64] | None:
@@ -239,7 +258,8 @@ def _compare(
         home: The data set that matters most: it weighs `HOME_WEIGHT` in all, and its images alone
             set the threshold. Default none: all weigh the same.
     """
-    sides = [_fit(side, home) for side in (usual, changed)]
+    between = _between(flag, usual)
+    sides = [_fit(side, home, between) for side in (usual, changed)]
     if not all(sides):
         return {}
     comparison = Comparison(sides[0], sides[1], most_log_odds=0.0)
@@ -257,10 +277,29 @@ def _compare(
     return values
 
 
-def _fit(side: Mapping[str, Sequence[_Rows]], home: str | None) -> tuple[Gaussian, ...]:
+def _between(flag: str, usual: Mapping[str, Sequence[_Rows]]) -> NDArray[np.float64] | None:
+    """Variance of the figures from one laboratory to the next, as far as data sets show it."""
+    means = [np.mean(rows, axis=0) for (rows,) in usual.values() if len(rows) >= LEAST_ROWS]
+    if flag not in _COUNTERSTAIN or len(means) < 2:
+        return None
+    variance = np.zeros(len(means[0]))
+    of = _COUNTERSTAIN[flag]
+    variance[of] = LABORATORIES**2 * np.var(means, axis=0, ddof=1)[of]
+    return variance
+
+
+def _fit(
+    side: Mapping[str, Sequence[_Rows]],
+    home: str | None,
+    between: NDArray[np.float64] | None = None,
+) -> tuple[Gaussian, ...]:
     """Fit a Gaussian to each group of enough rows; one that weighs more has a higher offset."""
     fitted = {
-        name: [Gaussian.fit(np.array(rows)) for rows in groups if len(rows) >= LEAST_ROWS]
+        name: [
+            Gaussian.fit(np.array(rows), more_variance=between)
+            for rows in groups
+            if len(rows) >= LEAST_ROWS
+        ]
         for name, groups in side.items()
     }
     fitted = {name: parts for name, parts in fitted.items() if parts}

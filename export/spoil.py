@@ -15,10 +15,33 @@ def turn_hue(pixels: Pixels, degrees: float) -> Pixels:
     return np.asarray(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL), dtype=np.uint8)
 
 
+def swap_channels(pixels: Pixels, order: tuple[int, int, int]) -> Pixels:
+    """Put the channels in another order: (2, 1, 0) is BGR taken for RGB."""
+    return np.ascontiguousarray(pixels[..., order])
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Take the colour away; three channels remain."""
+    return np.asarray(cv2.merge([cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)] * 3), dtype=np.uint8)
+
+
+def invert(pixels: Pixels) -> Pixels:
+    """Make a negative."""
+    return 255 - pixels
+
+
 def halve(pixels: Pixels) -> Pixels:
     """Shrink an image to half its resolution by averaging."""
     size = max(1, pixels.shape[1] // 2), max(1, pixels.shape[0] // 2)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def enlarge_again(pixels: Pixels) -> Pixels:
+    """Shrink an image to half its resolution, and enlarge it to its size: no finest detail."""
+    size = pixels.shape[1], pixels.shape[0]
+    return np.asarray(
+        cv2.resize(halve(pixels), size, interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+    )
 
 
 def blur(pixels: Pixels, sigma_px: float) -> Pixels:

@@ -18,6 +18,7 @@ _DENSITY: Final = (-np.log10(np.maximum(np.arange(256), 1) / 255)).astype(np.flo
 _LEAST_TISSUE_DENSITY: Final = 0.2
 _LEAST_BLOCKS: Final = 60
 _MOST_BLOCKS: Final = 4000
+_NEIGHBOURS: Final = 9
 _DARK_SHARE: Final = 4
 _PALE_SHARE: Final = 3
 
@@ -76,3 +77,31 @@ def measure_colour(density: NDArray[np.float32]) -> NDArray[np.float64] | None:
             float(np.log(np.median(depth))),
         ]
     return np.array(figures, dtype=np.float64)
+
+
+def measure_contrast(density: NDArray[np.float32], width_px: int) -> NDArray[np.float64] | None:
+    """Measure the colour of what is darker than the tissue about it.
+
+    On the scale of nuclei, 36 px, it is nuclei that stand out, found by the model or not: how each
+    channel changes with the total, by least squares, is the haematoxylin's direction in optical
+    density, whatever the counterstain adds to nuclei and tissue alike. Swapped channels turn it.
+
+    Args:
+        density: Shape (blocks, 3), see `block_density`.
+        width_px: Width of the image it was made of.
+
+    Returns:
+        Shape (2,): red minus blue, and green minus a third, of that direction. None where there is
+        too little tissue.
+    """
+    columns = width_px // STEP_PX
+    tissue = total_density(density) > _LEAST_TISSUE_DENSITY
+    if np.count_nonzero(tissue) < _LEAST_BLOCKS:
+        return None
+    blocks = density.reshape(-1, columns, 3)
+    usual = np.asarray(cv2.blur(blocks, (_NEIGHBOURS, _NEIGHBOURS)), dtype=np.float32)
+    above = (blocks - usual).reshape(-1, 3)
+    # Weights of 0 leave out what is no tissue; NumPy's choice of rows takes ten times as long.
+    total = total_density(above) * tissue
+    red, green, blue = (float(part) for part in total @ above / max(float(total @ total), 1e-6))
+    return np.array([red - blue, green - 1 / 3], dtype=np.float64)

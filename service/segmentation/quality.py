@@ -25,6 +25,8 @@ Direction = Literal["below", "above"]
 DEFAULT_LEAST_TISSUE: Final = 0.05
 """For models that state none: an empty field needs no reference to be recognised."""
 
+_SAME_MPP: Final = 0.005
+
 _NO_REFERENCE: Final = (
     "Not assessed: this model carries no reference for it. Release it anew with"
     " `python -m export model`."
@@ -97,7 +99,7 @@ def judge_quality(
 ) -> tuple[QualityFlag, ...]:
     """Compare figures with a reference; see `assess_quality`."""
     tissue = _tissue_flag(figures, reference)
-    blur = _blur_flag(figures, reference, empty=tissue.fired)
+    blur = _blur_flag(figures, reference, mpp, empty=tissue.fired)
     return (
         blur,
         tissue,
@@ -142,7 +144,9 @@ def _tissue_flag(figures: QualityFigures, reference: QualityReference) -> Qualit
     )
 
 
-def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: bool) -> QualityFlag:
+def _blur_flag(
+    figures: QualityFigures, reference: QualityReference, mpp: float, *, empty: bool
+) -> QualityFlag:
     value, least = figures.sharpness, reference.least_sharpness
     unit = "log2 of fine over medium detail"
     clear, least_clear = figures.clear_sharpness, reference.least_clear_sharpness
@@ -150,6 +154,19 @@ def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: b
     if sharp and clear is not None and least_clear is not None and clear < least_clear:
         # What looks like detail is the camera's noise.
         value, least, unit = clear, least_clear, f"{unit}, noise taken off"
+        sharp = False
+    bad = (
+        "The image is out of focus or lacks fine detail: neighbouring nuclei may run together"
+        " and pale ones may be missed. Refocus and scan again."
+    )
+    finest = figures.finest if _as_scanned(mpp, reference) else None
+    least_finest = reference.least_finest
+    if sharp and finest is not None and least_finest is not None and finest < least_finest:
+        value, least, unit = finest, least_finest, "log2 of finest over fine detail"
+        bad = (
+            "The image lacks the finest detail: it was enlarged from a lower resolution, or is"
+            " slightly out of focus. Use the image as the scanner made it, or scan again."
+        )
     return _flag(
         "blur",
         None if empty else value,
@@ -157,21 +174,31 @@ def _blur_flag(figures: QualityFigures, reference: QualityReference, *, empty: b
         unit,
         "below",
         good="The image is sharp enough.",
-        bad="The image is out of focus or lacks fine detail: neighbouring nuclei may run together"
-        " and pale ones may be missed. Refocus and scan again.",
+        bad=bad,
         unmeasured=_LITTLE_TISSUE,
     )
+
+
+def _as_scanned(mpp: float, reference: QualityReference) -> bool:
+    """Whether the image was measured without being resampled to the model's resolution."""
+    finest_mpp = reference.finest_mpp
+    return finest_mpp is not None and math.isclose(mpp, finest_mpp, rel_tol=_SAME_MPP)
 
 
 def _stain_flag(
     figures: QualityFigures, reference: QualityReference, *, empty: bool
 ) -> QualityFlag:
-    comparison, stain = reference.tints, figures.tints
-    if comparison is None:
-        comparison, stain = reference.stain, figures.stain
-    if stain is None and reference.colour is not None:
+    # The newest figures that the model file knows.
+    judged = ((reference.hues, figures.hues), (reference.tints, figures.tints))
+    comparison, stain = next(
+        (pair for pair in judged if pair[0] is not None), (reference.stain, figures.stain)
+    )
+    if stain is None:
         # No nuclei to take colours from, which may itself come from the stain.
-        comparison, stain = reference.colour, figures.colour
+        if reference.tissue_hues is not None:
+            comparison, stain = reference.tissue_hues, figures.tissue_hues
+        elif reference.colour is not None:
+            comparison, stain = reference.colour, figures.colour
     if empty:
         stain = None
     odds = None if comparison is None or stain is None else comparison.log_odds(stain)

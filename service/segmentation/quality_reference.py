@@ -3,14 +3,18 @@
 A model file carries them as `quality_reference`, plain numbers by name:
 
     blur.least_sharpness           blur.least_clear_sharpness
+    blur.least_finest              blur.finest_mpp
     tissue.least_fraction          merged.most_share
-    tints.most_log_odds            tints.usual.<k>.<part>      tints.shifted.<k>.<part>
-    colour.most_log_odds           colour.usual.<k>.<part>     colour.shifted.<k>.<part>
+    hues.most_log_odds             hues.usual.<k>.<part>       hues.shifted.<k>.<part>
+    tissue_hues.most_log_odds      tissue_hues.usual.<k>.<part>
+                                   tissue_hues.shifted.<k>.<part>
     coarse.most_log_odds           coarse.usual.<k>.<part>     coarse.changed.<k>.<part>
     fine.most_log_odds             fine.usual.<k>.<part>       fine.changed.<k>.<part>
 
 Older files have instead, or lack, some of these and are judged by what they have:
 
+    tints.most_log_odds            tints.usual.<k>.<part>      tints.shifted.<k>.<part>
+    colour.most_log_odds           colour.usual.<k>.<part>     colour.shifted.<k>.<part>
     stain.most_log_odds            stain.usual.<k>.<part>      stain.shifted.<k>.<part>
     magnification.most_log_odds    magnification.usual.<k>.<part>
     magnification.median_core_px   magnification.coarse.<k>.<part>
@@ -43,8 +47,18 @@ class Gaussian:
     offset: float
 
     @classmethod
-    def fit(cls, rows: NDArray[np.float64], shrinkage: float = 0.1) -> "Gaussian":
+    def fit(
+        cls,
+        rows: NDArray[np.float64],
+        shrinkage: float = 0.1,
+        more_variance: NDArray[np.float64] | None = None,
+    ) -> "Gaussian":
         """Fit to rows, shape (N, D), N > 1; covariances are shrunk towards 0.
+
+        Args:
+            rows: What was measured.
+            shrinkage: Share of the covariances that is taken off.
+            more_variance: What the rows do not show of each figure's variance, shape (D,).
 
         Raises:
             ValueError: Fewer than two rows.
@@ -54,7 +68,8 @@ class Gaussian:
         mean = rows.mean(axis=0)
         covariance = np.atleast_2d(np.cov(rows, rowvar=False)) * (1 - shrinkage)
         diagonal = np.diag(covariance) / (1 - shrinkage)
-        np.fill_diagonal(covariance, diagonal + 1e-5)
+        more = 0.0 if more_variance is None else more_variance
+        np.fill_diagonal(covariance, diagonal + 1e-5 + more)
         # Cholesky gives the lower L with L L' the inverse covariance; R is its transpose.
         factor = np.linalg.cholesky(np.linalg.inv(covariance)).T
         offset = float(np.log(np.diag(factor)).sum() - len(mean) / 2 * np.log(2 * np.pi))
@@ -139,6 +154,11 @@ class QualityReference:
         coarse: Nuclei of the usual size against those of half the resolution; goes before
             `magnification`.
         fine: Nuclei of the usual size against those of twice the resolution; likewise.
+        hues: Usual colours of nuclei and tissue against shifted, swapped and inverted ones; goes
+            before `tints`.
+        tissue_hues: The same of tissue, for images without nuclei; goes before `colour`.
+        least_finest: Below it an image was enlarged or blurred.
+        finest_mpp: Resolution that this holds for: one that was resampled has less finest detail.
     """
 
     least_sharpness: float | None = None
@@ -153,6 +173,10 @@ class QualityReference:
     tints: Comparison | None = None
     coarse: Comparison | None = None
     fine: Comparison | None = None
+    hues: Comparison | None = None
+    tissue_hues: Comparison | None = None
+    least_finest: float | None = None
+    finest_mpp: float | None = None
 
     @classmethod
     def from_values(cls, values: Mapping[str, float] | None) -> "QualityReference":
@@ -171,6 +195,10 @@ class QualityReference:
             tints=_comparison("tints", "shifted", values),
             coarse=_comparison("coarse", "changed", values),
             fine=_comparison("fine", "changed", values),
+            hues=_comparison("hues", "shifted", values),
+            tissue_hues=_comparison("tissue_hues", "shifted", values),
+            least_finest=values.get("blur.least_finest"),
+            finest_mpp=values.get("blur.finest_mpp"),
         )
 
 

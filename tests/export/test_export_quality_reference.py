@@ -17,9 +17,19 @@ from export.quality_reference import (
     learn_quality_reference,
     training_folders,
 )
-from export.spoil import blur, double_middle, halve, turn_hue
+from export.spoil import (
+    blur,
+    double_middle,
+    enlarge_again,
+    grey,
+    halve,
+    invert,
+    swap_channels,
+    turn_hue,
+)
 from service.inference.session import ModelSession
 from service.segmentation.quality import QualityFlag
+from service.segmentation.quality_reference import QualityReference
 from service.segmenter import Segmenter
 from training.datasets import Sample, read_dataset
 
@@ -97,6 +107,39 @@ def test_a_turned_hue_is_noticed(
     assert flag.fired or not flag.assessed
 
 
+@pytest.mark.parametrize(
+    "recolour",
+    [
+        lambda pixels: swap_channels(pixels, (2, 1, 0)),
+        lambda pixels: swap_channels(pixels, (1, 2, 0)),
+        grey,
+        invert,
+    ],
+    ids=["BGR", "GBR", "grey", "negative"],
+)
+def test_other_colours_are_noticed_whatever_nuclei_are_found(
+    flags_of: Callable[[Pixels], dict[str, QualityFlag]],
+    he_pixels: Pixels,
+    recolour: Callable[[Pixels], Pixels],
+) -> None:
+    assert not flags_of(he_pixels)["stain_shift"].fired
+    assert flags_of(recolour(he_pixels))["stain_shift"].fired
+
+
+def test_what_was_enlarged_is_noticed_unless_the_service_did_it(
+    flags_of: Callable[[Pixels], dict[str, QualityFlag]],
+    values: dict[str, float],
+    tiny_session: ModelSession,
+    he_pixels: Pixels,
+) -> None:
+    flag = flags_of(enlarge_again(he_pixels))["blur"]
+    assert flag.fired
+    assert "enlarged" in flag.message
+    assert flag.value is not None
+    assert flag.value < values["blur.least_finest"]
+    assert values["blur.finest_mpp"] == tiny_session.contract.input.mpp
+
+
 def test_half_the_resolution_is_noticed(
     flags_of: Callable[[Pixels], dict[str, QualityFlag]], test_data: Path
 ) -> None:
@@ -113,7 +156,7 @@ def test_half_the_resolution_is_noticed(
 
 def test_what_older_files_state_is_learnt_no_more(values: dict[str, float]) -> None:
     flags = {name.split(".")[0] for name in values}
-    assert flags == {"blur", "tissue", "tints", "colour", "coarse", "fine", "merged"}
+    assert flags == {"blur", "tissue", "hues", "tissue_hues", "coarse", "fine", "merged"}
 
 
 def test_the_data_set_that_the_model_is_for_weighs_most() -> None:
@@ -128,6 +171,40 @@ def test_the_data_set_that_the_model_is_for_weighs_most() -> None:
         assert more == pytest.approx(np.log(2 * share), abs=1e-4)
     alone = _compare("flag", "changed", {"own": usual["own"]}, {"own": turned["own"]}, home="own")
     assert alone["flag.usual.0.offset"] == even["flag.usual.0.offset"]
+
+
+def test_counterstains_may_differ_as_data_sets_do_and_more() -> None:
+    random = np.random.default_rng(4)
+    usual = {
+        name: [list(random.normal(at, 1, (400, 8)))] for name, at in (("own", 0), ("other", 3))
+    }
+    turned = {name: [list(random.normal(9, 1, (400, 8)))] for name in ("own", "other")}
+    values = _compare("hues", "shifted", usual, turned)
+    hues = QualityReference.from_values(values).hues
+    assert hues is not None
+    of = hues.usual[0].factor
+    # Of the counterstain: 1, and twice the standard deviation of two means that are 3 apart.
+    for figure, variance in ((0, 1.0), (5, 1.0), (6, 1 + 4 * 4.5), (7, 1 + 4 * 4.5)):
+        assert np.linalg.inv(of.T @ of)[figure, figure] == pytest.approx(variance, rel=0.25)
+    alone = {"own": usual["own"]}
+    values = _compare("hues", "shifted", alone, {"own": turned["own"]})
+    assert values["hues.usual.0.factor.7.7"] == pytest.approx(1.0, rel=0.2)
+
+
+def test_an_enlarged_image_keeps_its_size_and_loses_its_finest_detail() -> None:
+    random = np.random.default_rng(2)
+    pixels = random.integers(0, 255, (41, 60, 3)).astype(np.uint8)
+    enlarged = enlarge_again(pixels)
+    assert enlarged.shape == pixels.shape
+    steps = [np.abs(np.diff(image.astype(float), axis=1)).mean() for image in (pixels, enlarged)]
+    assert steps[1] < steps[0] / 3
+
+
+def test_channels_are_put_in_another_order() -> None:
+    pixels = np.zeros((2, 2, 3), dtype=np.uint8) + np.array([10, 20, 30], np.uint8)
+    assert swap_channels(pixels, (1, 2, 0))[0, 0].tolist() == [20, 30, 10]
+    assert invert(pixels)[0, 0].tolist() == [245, 235, 225]
+    assert len(set(grey(pixels)[0, 0].tolist())) == 1
 
 
 def test_the_middle_is_enlarged_to_twice_the_resolution() -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.segmentation.colour_figures import block_density, measure_colour
+from service.segmentation.colour_figures import block_density, measure_colour, measure_contrast
 
 Pixels = NDArray[np.uint8]
 
@@ -34,3 +34,27 @@ def test_glass_and_specks_have_no_colour() -> None:
     glass = np.full((128, 128, 3), 245, dtype=np.uint8)
     assert measure_colour(block_density(glass)) is None
     assert measure_colour(block_density(np.zeros((8, 8, 3), dtype=np.uint8))) is None
+
+
+def test_what_stands_out_has_the_haematoxylins_direction(he_pixels: Pixels) -> None:
+    density = np.full((64, 64, 3), (0.1, 0.4, 0.1), dtype=np.float32)
+    density[::8, ::8] += np.array([0.6, 0.7, 0.3], dtype=np.float32)
+    contrast = measure_contrast(density.reshape(-1, 3), 64 * 4)
+    assert contrast is not None
+    np.testing.assert_allclose(contrast, [0.3 / 1.6, 0.7 / 1.6 - 1 / 3], atol=1e-4)
+    width_px = he_pixels.shape[1]
+    plain = measure_contrast(block_density(he_pixels), width_px)
+    swapped = measure_contrast(block_density(np.ascontiguousarray(he_pixels[..., ::-1])), width_px)
+    assert plain is not None
+    assert swapped is not None
+    assert plain[0] > 0.05
+    np.testing.assert_allclose(swapped, plain * (-1, 1), atol=1e-5)
+
+
+def test_glass_has_no_contrast_and_even_tissue_no_direction() -> None:
+    glass = np.full((130, 131, 3), 245, dtype=np.uint8)
+    assert measure_contrast(block_density(glass), 131) is None
+    even = np.full((130, 131, 3), (150, 60, 150), dtype=np.uint8)
+    contrast = measure_contrast(block_density(even), 131)
+    assert contrast is not None
+    np.testing.assert_allclose(contrast, [0, -1 / 3], atol=1e-4)

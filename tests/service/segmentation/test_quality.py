@@ -150,6 +150,54 @@ def test_tints_go_before_the_stain_of_older_files() -> None:
     assert judge(replace(usual, stain=np.full(6, 2.0)))["stain_shift"].fired
 
 
+def test_hues_go_before_tints_and_need_every_part() -> None:
+    near, far = around([0.0] * 8), around([2.0] * 8)
+    tints = Comparison((around([0.0] * 4),), (around([2.0] * 4),), 0.0)
+    reference = replace(REFERENCE, tints=tints, hues=Comparison((near,), (far,), 0.0))
+    usual = replace(GOOD, tints=np.zeros(4), contrast=np.zeros(2), colour=np.zeros(6))
+    assert not judge(usual, reference)["stain_shift"].fired
+    shifted = replace(
+        usual, tints=np.full(4, 2.0), contrast=np.full(2, 2.0), colour=np.full(6, 2.0)
+    )
+    assert judge(shifted, reference)["stain_shift"].fired
+    # How strong the stain is, which only the older figures know, is no matter here.
+    dense = replace(usual, colour=np.array([0.0, 0.0, 2.0, 0.0, 0.0, 2.0]))
+    assert judge(dense, reference)["stain_shift"].value == pytest.approx(
+        judge(usual, reference)["stain_shift"].value
+    )
+    assert not judge(replace(usual, contrast=None), reference)["stain_shift"].assessed
+
+
+def test_without_nuclei_what_stands_out_and_the_tissue_tell_the_stain() -> None:
+    near, far = around([0.0] * 8), around([2.0] * 8)
+    comparison = Comparison((near,), (far,), 0.0)
+    reference = replace(REFERENCE, hues=comparison, tissue_hues=comparison)
+    hidden = replace(GOOD, contrast=np.full(2, 2.0), colour=np.full(6, 2.0))
+    assert judge(hidden, reference)["stain_shift"].fired
+    usual = replace(hidden, contrast=np.zeros(2), colour=np.zeros(6))
+    flag = judge(usual, reference)["stain_shift"]
+    assert flag.assessed
+    assert not flag.fired
+    assert not judge(replace(usual, colour=None), reference)["stain_shift"].assessed
+
+
+def test_finest_detail_is_asked_for_only_as_the_image_was_scanned() -> None:
+    reference = replace(REFERENCE, least_finest=-4.0, finest_mpp=0.25)
+    enlarged = replace(GOOD, finest=-4.5)
+    flag = judge(enlarged, reference)["blur"]
+    assert flag.fired
+    assert (flag.value, flag.threshold) == (-4.5, -4.0)
+    assert "enlarged" in flag.message
+    assert not judge(replace(GOOD, finest=-3.5), reference)["blur"].fired
+    assert not judge(enlarged)["blur"].fired
+    # An image of a coarser scale has been enlarged by the service itself.
+    resampled = {flag.name: flag for flag in judge_quality(enlarged, reference, mpp=0.5)}
+    assert not resampled["blur"].fired
+    blurred = judge(replace(enlarged, bands=np.array([-2.5, -1.5, -0.5])), reference)["blur"]
+    assert blurred.fired
+    assert "out of focus" in blurred.message
+
+
 def test_size_alone_tells_half_and_twice_the_resolution() -> None:
     usual = (around([7.3, 7.8]),)
     reference = replace(

@@ -52,6 +52,22 @@ def test_sharpness_falls_with_blur_and_not_with_contrast(he_pixels: Pixels) -> N
     assert pale == pytest.approx(sharp[0], abs=0.25)
 
 
+def test_the_finest_detail_goes_with_enlarging_and_not_with_contrast(he_pixels: Pixels) -> None:
+    plain = figures_of(he_pixels).finest
+    half = cv2.resize(he_pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    assert plain is not None
+    for method in (cv2.INTER_LINEAR, cv2.INTER_CUBIC):
+        again = cv2.resize(half, he_pixels.shape[1::-1], interpolation=method).astype(np.uint8)
+        # Moved by a pixel, too: no grid of the enlarging is looked for.
+        for pixels in (again, np.ascontiguousarray(again[1:, 1:])):
+            finest = figures_of(pixels).finest
+            assert finest is not None
+            assert finest < plain - 0.8
+    pale = figures_of((he_pixels * 0.6 + 100).astype(np.uint8)).finest
+    assert pale == pytest.approx(plain, abs=0.3)
+    assert figures_of(np.full((128, 128, 3), 240, dtype=np.uint8)).finest is None
+
+
 def test_sharpness_looks_at_tissue_only(he_pixels: Pixels) -> None:
     whole = figures_of(he_pixels).sharpness
     on_glass = np.full((1024, 1024, 3), 240, dtype=np.uint8)
