@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,7 @@ from export.onnx_file import read
 from service.inference.choice import MODEL_FILE
 from service.inference.contract import ModelContract
 from service.inference.source import version_order
+from training.lineage import INITIAL_FOLDER
 
 METRICS_FILE: Final = "metrics.json"
 _PREFIX: Final = "metrics_"
@@ -31,11 +32,13 @@ class TrainingRun:
         folder: Where it lies.
         config_sha256: SHA-256 of its configuration, which the model's contract states too.
         history: One row an epoch, column name to value.
+        budget: Steps x crops a step x side of a crop in pixels, of each stage, the first one first.
     """
 
     folder: Path
     config_sha256: str
     history: tuple[dict[str, float], ...]
+    budget: tuple[str, ...] = ()
 
     def best(self, column: str) -> float | None:
         """The greatest value of a column, None where there is none."""
@@ -115,8 +118,23 @@ def read_runs(root: Path) -> list[TrainingRun]:
             )
         if rows:
             digest = hashlib.sha256(config.read_bytes()).hexdigest()
-            runs.append(TrainingRun(config.parent, digest, rows))
+            runs.append(TrainingRun(config.parent, digest, rows, tuple(_stages(config.parent))))
     return runs
+
+
+def _stages(folder: Path) -> Iterator[str]:
+    """Say what each stage of a run was given, as far as its records are at hand."""
+    config = _json(folder / "config.json")
+    if config.get("initial_model"):
+        name = Path(config["initial_model"]).parent.name
+        for earlier in (folder / INITIAL_FOLDER, folder.parent / name):
+            if (earlier / "config.json").is_file():
+                yield from _stages(earlier)
+                break
+        else:
+            yield name
+    steps = config["epochs"] * config["steps_per_epoch"]
+    yield f"{steps} x {config['batch_size']} x {config['crop_px']}\u00b2"
 
 
 def read_folds(root: Path) -> list[Fold]:

@@ -62,9 +62,21 @@ def models_section(records: Sequence[ModelRecord]) -> str:
 
 {_table(["model", *head], rows)}
 
-The brief's rows are as the brief states them, on a split that it does not name and with no figure
-of single nuclei or counts. Why its ResNet50 and EfficientNetB0 came out blank or poor, and what
-keeps ours from it: [blank masks](../blank-masks.md)."""
+{_protocol(records)}The brief's rows are as the brief states them, on a split that it does not name
+and with no figure of single nuclei or counts. Why its ResNet50 and EfficientNetB0 came out blank or
+poor, and what keeps ours from it: [blank masks](../blank-masks.md)."""
+
+
+def _protocol(records: Sequence[ModelRecord]) -> str:
+    """What the rows of `benchmarks.protocol` have in common."""
+    if not any(record.title.startswith("protocol-") for record in records):
+        return ""
+    return """The rows `protocol-...` compare architectures: one split, augmentation, loss and
+schedule for all (`python -m benchmarks.protocol architectures`), and few steps, so that they fit on
+two cores. Encoders for which no ImageNet weights were at hand start from random weights, and so
+short a training does not judge them fairly. What each was given stands in the next table.
+
+"""
 
 
 def costs_section(records: Sequence[ModelRecord], *, timed: bool) -> str:
@@ -73,6 +85,7 @@ def costs_section(records: Sequence[ModelRecord], *, timed: bool) -> str:
         [
             _name(record),
             _start(record),
+            _budget(record),
             f"{record.cost.parameters / 1e6:.2f} M",
             f"{record.cost.gigaflops:.1f}",
             f"{record.cost.megabytes:.1f}",
@@ -80,7 +93,7 @@ def costs_section(records: Sequence[ModelRecord], *, timed: bool) -> str:
         ]
         for record in records
     ]
-    head = ["model", "encoder starts from", "parameters", "GFLOP", "ONNX MB"]
+    head = ["model", "encoder starts from", "training", "parameters", "GFLOP", "ONNX MB"]
     time = ""
     if timed:
         head.append("CPU ms")
@@ -92,8 +105,8 @@ def costs_section(records: Sequence[ModelRecord], *, timed: bool) -> str:
 
 {_table(head, rows)}
 
-Operations and time of one tile of {TILE_PX}x{TILE_PX} px; a multiplication and an addition count
-as two.{time}"""
+Training: steps x crops a step x pixels of a crop. Operations and time of one tile of
+{TILE_PX}x{TILE_PX} px; a multiplication and an addition count as two.{time}"""
 
 
 def picture_section(title: str, name: str, pictures: Sequence[str], text: str) -> str:
@@ -218,6 +231,10 @@ less than about 0.005 may be luck.
 def _start(record: ModelRecord) -> str:
     weights = record.contract.training.encoder_weights
     return "random weights" if weights == "none" else weights
+
+
+def _budget(record: ModelRecord) -> str:
+    return ", then ".join(record.run.budget) if record.run else "-"
 
 
 def _name(record: ModelRecord) -> str:

@@ -128,6 +128,26 @@ def test_what_is_not_there_is_left_out(workplace: Path, tmp_path: Path) -> None:
     assert "CPU ms" not in page
 
 
+def test_the_budget_of_a_run_names_every_stage(workplace: Path, tmp_path: Path) -> None:
+    config = json.loads((workplace / "runs" / "tiny" / "config.json").read_text())
+    config |= {"epochs": 3, "steps_per_epoch": 50, "batch_size": 4, "crop_px": 64}
+    stages = {
+        "first": {},
+        "second": {"initial_model": "runs/first/model.keras", "epochs": 2},
+        "third": {"initial_model": "elsewhere/lost/model.keras"},
+    }
+    for name, changes in stages.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config | changes))
+        (tmp_path / name / "history.csv").write_text(HISTORY)
+    budgets = {run.folder.name: run.budget for run in read_runs(tmp_path)}
+    assert budgets == {
+        "first": ("150 x 4 x 64\u00b2",),
+        "second": ("150 x 4 x 64\u00b2", "100 x 4 x 64\u00b2"),
+        "third": ("lost", "150 x 4 x 64\u00b2"),
+    }
+
+
 def test_models_meet_their_runs_by_the_configuration(workplace: Path) -> None:
     runs = read_runs(workplace / "runs")
     assert [run.folder.name for run in runs] == ["shorter", "tiny"]
