@@ -199,9 +199,13 @@ def build_encoder(spec: Encoder, weights: str | None) -> keras.Model:
         load_encoder_file(full, Path(weights))
     if weights is None:
         # From scratch the statistics must follow quickly; pretrained ones are kept as they are.
+        # Stochastic depth is for hundreds of epochs on ImageNet: a run of some hundred steps
+        # underfits, and leaving out blocks only slows it (docs/results, "What was tried").
         for layer in full.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = BATCHNORM_MOMENTUM
+            elif isinstance(layer, layers.Dropout):
+                layer.rate = 0.0
     return keras.Model(
         full.input, [full.get_layer(name).output for name in spec.outputs], name=ENCODER_NAME
     )
