@@ -16,6 +16,8 @@ from training.fit import RunFolderError, build_model, compile_model, fit, read_s
 from training.lineage import copy_records
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# Several trainings one after the other: two minutes by themselves, many on a crowded machine.
+PATIENT = pytest.mark.timeout(1200)
 
 
 def weights(run_dir: Path) -> list[np.ndarray]:
@@ -30,6 +32,7 @@ def history(run_dir: Path) -> list[dict[str, str]]:
         ]
 
 
+@PATIENT
 def test_a_killed_run_from_random_weights_resumes(
     tmp_path: Path, tiny_config: TrainingConfig
 ) -> None:
@@ -40,6 +43,7 @@ def test_a_killed_run_from_random_weights_resumes(
 
 
 @pytest.mark.slow
+@PATIENT
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
     tmp_path: Path, tiny_config: TrainingConfig, shared: Path
 ) -> None:
@@ -191,6 +195,7 @@ def test_the_learning_rate_warms_up_and_falls_to_its_final_share() -> None:
 
 
 @pytest.mark.slow
+@PATIENT
 def test_a_run_under_jax_is_read_and_judged_under_tensorflow(
     tmp_path: Path, disc_folder: Path
 ) -> None:
