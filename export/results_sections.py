@@ -74,7 +74,8 @@ def _protocol(records: Sequence[ModelRecord]) -> str:
     return """The rows `protocol-...` compare architectures: one split, augmentation, loss and
 schedule for all (`python -m benchmarks.protocol architectures`), and few steps, so that they fit on
 two cores. Encoders for which no ImageNet weights were at hand start from random weights, and so
-short a training does not judge them fairly. What each was given stands in the next table.
+short a training does not judge them fairly. What each was given stands in the next table; only
+EfficientNetB0, from random weights, has more steps and a higher learning rate.
 
 """
 
