@@ -41,7 +41,7 @@ install-app: $(APP_ENV)/.ready  ## Only install what the web app needs
 install-dev: $(DEV_ENV)/.ready  ## Only install what tests and training need
 
 test: $(DEV_ENV)/.ready  ## Run all tests
-	$(DEV)python -m pytest -n 2 --dist loadfile
+	$(DEV)python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 15
 
 soak-delivery: $(DEV_ENV)/.ready  ## Kill the service KILLS times while it delivers: none lost, none doubled (20 minutes)
 	DELIVERY_KILLS=$(KILLS) $(if $(MINUTES),DELIVERY_MINUTES=$(MINUTES)) $(DEV)python -m pytest -n 0 -s --timeout 7200 \

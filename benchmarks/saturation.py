@@ -17,13 +17,21 @@ class Loop:
 
     Attributes:
         requests_per_s: Answers a second.
-        p50_ms: Median latency.
-        requests: Answers in all.
+        latencies_ms: Of each answer.
     """
 
     requests_per_s: float
-    p50_ms: float
-    requests: int
+    latencies_ms: list[float]
+
+    @property
+    def p50_ms(self) -> float:
+        """Median latency."""
+        return statistics.median(self.latencies_ms)
+
+    @property
+    def requests(self) -> int:
+        """Answers in all."""
+        return len(self.latencies_ms)
 
 
 def ask_without_pause(port: int, data: bytes, concurrency: int, seconds: float) -> Loop:
@@ -50,4 +58,4 @@ async def _ask(client: ThriftyClient, data: bytes, concurrency: int, seconds: fl
     await asyncio.gather(*(one_connection() for _ in range(concurrency)))
     passed_s = time.perf_counter() - start_s
     client.close()
-    return Loop(len(latencies_ms) / passed_s, statistics.median(latencies_ms), len(latencies_ms))
+    return Loop(len(latencies_ms) / passed_s, latencies_ms)

@@ -4,194 +4,25 @@
 
 Some twelve minutes on two idle processors, after the environments of the peers have been made once
 (`make bench-peers`); `--scale 0.1 --peers none` tries it out. Every bar is a ratio within this run,
-or a time that a busy machine only makes longer. The ceiling is the best loop of bare `session.run`:
-one run at once with all threads, or a one-thread run for each processor; one tile is 512x512 JPEG.
+or a time that a busy machine only makes longer; one tile is 512x512 JPEG.
 """
 
 import argparse
 import asyncio
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import overload, steady_memory
 from benchmarks.bars import Row, peer_rows, run_module, table
-from benchmarks.engine import tiles_per_second
-from benchmarks.host_work import BAR_MS, TILE, HostWork, measure_host_work
 from benchmarks.http_overhead import running_service
 from benchmarks.machine import background_load, facts_sentence, machine_facts
 from benchmarks.publish import REPOSITORY
-from benchmarks.saturation import Loop, ask_without_pause
-from service.images.decode import ImageLimits, decode_image
-from service.inference.lanes import LanePlan
-from service.inference.precision import PrecisionChoice
-from service.inference.processors import usable_processors
-from service.inference.providers import CPU_PROVIDER, Provider, RuntimeOptions
-from service.inference.repository import ModelRepository, embedded_models_dir
-from service.inference.session import ModelSession
-
-SATURATING = 8
-CEILING_BAR = 0.97
-OVERHEAD_BAR_MS = 3.0
-DEFAULT_PROVIDER_BAR = 6.0
-
-
-@dataclass(frozen=True)
-class Bare:
-    """A loop of `session.run` without any service.
-
-    Attributes:
-        tiles_per_s: With as many threads asking as there are lanes.
-        p50_ms: Of one run alone.
-        processor_ms: Processor time of a tile, of all threads together.
-        name: Provider and precision.
-    """
-
-    tiles_per_s: float
-    p50_ms: float
-    processor_ms: float
-    name: str
-
-
-def open_session(
-    lanes: int, threads: int, provider: Provider = "auto", precision: PrecisionChoice = "auto"
-) -> ModelSession:
-    """Load the embedded model for a layout."""
-    return ModelRepository.open(
-        embedded_models_dir(),
-        provider=provider,
-        precision=precision,
-        options=RuntimeOptions(threads=threads, streams=lanes),
-    ).get()
-
-
-def measure_bare(session: ModelSession, lanes: int, data: bytes, seconds: float) -> Bare:
-    """Run the model alone: once at a time, then on all lanes."""
-    tiles = decode_image(data, ImageLimits()).pixels[np.newaxis]
-    session.run(tiles)
-    alone_ms = []
-    stop_s = time.perf_counter() + seconds / 2
-    while (begin_s := time.perf_counter()) < stop_s:
-        session.run(tiles)
-        alone_ms.append((time.perf_counter() - begin_s) * 1000.0)
-    begin_s, busy_s = time.perf_counter(), time.process_time()
-    rate = tiles_per_second(lambda _: session.run(tiles), lanes, seconds)
-    tiles_run = rate * (time.perf_counter() - begin_s)
-    return Bare(
-        rate,
-        statistics.median(alone_ms),
-        (time.process_time() - busy_s) * 1000.0 / tiles_run,
-        f"{session.provider.removesuffix('ExecutionProvider')} {session.precision}",
-    )
-
-
-def measure_service(
-    settings: Mapping[str, str], data: bytes, seconds: float
-) -> tuple[Loop, Loop, float, float]:
-    """Ask a service one by one, then with more at once than it can do.
-
-    Returns:
-        Both loops, the processor time of a request in the second in milliseconds, and resident MB.
-    """
-    with running_service(embedded_models_dir(), 0, settings) as (server, port):
-        ask_without_pause(port, data, SATURATING, min(2.0, seconds))
-        alone = ask_without_pause(port, data, 1, seconds)
-        before = server.cpu_times()
-        full = ask_without_pause(port, data, SATURATING, seconds)
-        after = server.cpu_times()
-        busy_s = after.user - before.user + after.system - before.system
-        return alone, full, busy_s * 1000.0 / full.requests, server.memory_info().rss / 1e6
-
-
-def throughput_rows(seconds: float) -> list[Row]:
-    """Bars 1 and 2, for each way to share out the processors."""
-    processors = usable_processors()
-    data = TILE.read_bytes()
-    alone, crowd = LanePlan(1, processors), LanePlan(processors, 1)
-    bare: dict[LanePlan, Bare] = {}
-    on_cpu: list[Bare] = []
-    host: HostWork | None = None
-    for plan in (alone, crowd):
-        session = open_session(plan.lanes, plan.threads)
-        bare[plan] = measure_bare(session, plan.lanes, data, seconds)
-        host = host or measure_host_work(session, data, 30)
-        default = open_session(plan.lanes, plan.threads, "cpu", "fp32")
-        on_cpu.append(measure_bare(default, plan.lanes, data, seconds))
-    # What the service chooses by itself is measured without settings (RuntimeOptions.on).
-    names = [
-        f"elastic, {processors} lanes or {processors} threads",
-        f"1 lane x {processors} threads",
-        f"{processors} lanes x 1 thread",
-    ]
-    usual = names[0] if session.provider == CPU_PROVIDER else names[1]
-    elastic = {"concurrency": str(processors), "alone_threads": str(processors)}
-    layouts: dict[str, tuple[LanePlan, LanePlan, dict[str, str]]] = {
-        names[0]: (alone, crowd, elastic),
-        names[1]: (alone, alone, {"concurrency": "1"}),
-        names[2]: (crowd, crowd, {"concurrency": str(processors)}),
-    }
-    layouts[usual] = (*layouts[usual][:2], {})
-    if host is None:
-        raise RuntimeError("no loop was measured")
-    ceiling = max(item.tiles_per_s for item in bare.values())
-    with_host = 1.0 / (1.0 / ceiling + host.counted_ms / 1000.0 / processors)
-    reference = max(item.tiles_per_s for item in on_cpu)
-    rows = [
-        Row(
-            "1 host work a tile",
-            f"<= {BAR_MS:.0f} ms",
-            f"{host.counted_ms:.1f} ms ({host.nuclei} nuclei); all stages {host.total_ms:.1f} ms",
-            host.counted_ms <= BAR_MS,
-        ),
-        Row(
-            "1 the ceiling",
-            "-",
-            f"{ceiling:.2f} tiles/s, {with_host:.2f} with the host work; default provider at fp32"
-            f" {reference:.2f}",
-        ),
-    ]
-    for layout, (one, many, settings) in layouts.items():
-        name = f"{layout} (default)" if layout == usual else layout
-        lone, full, processor_ms, memory_mb = measure_service(settings, data, seconds)
-        own, busy = bare[one], bare[many]
-        over_ms = lone.p50_ms - own.p50_ms
-        apart_ms = host.counted_ms + host.stages_ms["answer, signed"]
-        rest_ms = over_ms - apart_ms
-        rows += [
-            Row(
-                f"1 saturated, {name}, {own.name}",
-                f">= {CEILING_BAR} of the ceiling with the host work",
-                f"{full.requests_per_s:.2f} requests/s, {full.requests_per_s / with_host:.2f};"
-                f" {memory_mb:.0f} MB",
-                full.requests_per_s >= CEILING_BAR * with_host,
-            ),
-            Row(
-                f"1 processor time a tile, {name}",
-                "-",
-                f"bare {busy.processor_ms:.0f} ms, with the host work"
-                f" {busy.processor_ms + host.counted_ms:.0f}, service {processor_ms:.0f} ms:"
-                f" {(busy.processor_ms + host.counted_ms) / processor_ms:.2f}",
-            ),
-            Row(
-                f"2 one by one, {name}",
-                f"<= {OVERHEAD_BAR_MS:.0f} ms over bare and decoding, separation, answer",
-                f"p50 {lone.p50_ms:.1f} ms, bare {own.p50_ms:.1f} ms: {over_ms:.1f} ms over it,"
-                f" {rest_ms:.1f} ms without the {apart_ms:.1f} ms measured apart",
-                rest_ms <= OVERHEAD_BAR_MS,
-            ),
-            Row(
-                f"1 end to end, {name}",
-                f">= {DEFAULT_PROVIDER_BAR:.0f} of the default provider at fp32",
-                f"{full.requests_per_s / reference:.2f}",
-                full.requests_per_s >= DEFAULT_PROVIDER_BAR * reference,
-            ),
-        ]
-    return rows
+from benchmarks.throughput_bars import throughput_rows
+from service.inference.repository import embedded_models_dir
 
 
 def overload_rows(seconds: float) -> list[Row]:

@@ -59,5 +59,8 @@ def he_labels() -> NDArray[np.int32]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start the slow files first, or two workers end with one of them idle."""
+    """Start the slow files first, or two workers end with one of them idle.
+
+    Of no effect under xdist without `--no-loadscope-reorder`, which `make test` gives.
+    """
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
