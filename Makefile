@@ -28,7 +28,7 @@ INSTALL := -m pip install --quiet --disable-pip-version-check --require-hashes
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-serve: $(SERVE_ENV)/.ready  ## Serve the embedded model on http://127.0.0.1:8000 (RUNTIME=gpu for NVIDIA)
+serve: $(SERVE_ENV)/.ready  ## Serve the embedded model on http://127.0.0.1:8000 (RUNTIME=gpu, cpu-plain)
 	$(SERVE_ENV)/bin/python -m service serve --port $(PORT)
 
 app: $(APP_ENV)/.ready  ## The web app on http://127.0.0.1:8501, for the service at KARYON_URL (make serve)
@@ -101,6 +101,7 @@ image-check:  ## Build the Dockerfile by buildah, start it, use it (as root on D
 
 lock:  ## Pin and hash the requirements anew (needs uv)
 	uv pip compile -q pyproject.toml --extra cpu $(LOCK) -o requirements/serve-cpu.txt
+	uv pip compile -q pyproject.toml --extra cpu-plain $(LOCK) -o requirements/serve-cpu-plain.txt
 	uv pip compile -q pyproject.toml --extra gpu $(LOCK) -o requirements/serve-gpu.txt
 	uv pip compile -q pyproject.toml --extra ui $(LOCK) -o requirements/ui.txt
 	uv pip compile -q pyproject.toml --extra docs $(LOCK) -o requirements/docs.txt

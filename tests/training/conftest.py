@@ -1,6 +1,8 @@
 """Small annotated folders for the tests of training: drawn discs and the committed H&E tiles."""
 
 import shutil
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -70,3 +72,19 @@ def tiny_config(disc_folder: Path) -> TrainingConfig:
         warmup_steps=2,
         seed=3,
     )
+
+
+@pytest.fixture
+def eagerly() -> Iterator[None]:
+    """Run each operation at once under TensorFlow: for a few steps, tracing takes far longer.
+
+    Tests of what stands around the steps (folders, records, resuming) lose nothing by it; other
+    tests train the traced graphs.
+    """
+    tensorflow = pytest.importorskip("tensorflow", reason="needs the extra `train`")
+    tensorflow.config.run_functions_eagerly(True)
+    with warnings.catch_warnings():
+        # It warns of what it leaves as it is: the functions of tf.data.
+        warnings.filterwarnings("ignore", message="Even though the `tf.config", category=UserWarning)
+        yield
+    tensorflow.config.run_functions_eagerly(False)

@@ -18,6 +18,7 @@ from training.lineage import copy_records
 REPOSITORY = Path(__file__).resolve().parents[2]
 # Several trainings one after the other: two minutes by themselves, many on a crowded machine.
 PATIENT = pytest.mark.timeout(1200)
+EAGERLY = pytest.mark.usefixtures("eagerly")
 
 
 def weights(run_dir: Path) -> list[np.ndarray]:
@@ -44,6 +45,7 @@ def test_a_killed_run_from_random_weights_resumes(
 
 @pytest.mark.slow
 @PATIENT
+@EAGERLY
 def test_a_killed_run_resumes_as_if_it_had_not_been_killed(
     tmp_path: Path, tiny_config: TrainingConfig, shared: Path
 ) -> None:
@@ -108,6 +110,7 @@ def test_a_mixed_precision_model_is_saved_as_float32(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@EAGERLY
 def test_the_average_stands_in_for_the_weights_and_gives_them_back(
     tiny_config: TrainingConfig,
 ) -> None:
@@ -130,6 +133,7 @@ def test_the_average_stands_in_for_the_weights_and_gives_them_back(
     np.testing.assert_array_equal(np.asarray(head), steps[-1])
 
 
+@EAGERLY
 def test_what_is_saved_is_what_was_validated(tmp_path: Path, tiny_config: TrainingConfig) -> None:
     config = tiny_config.model_copy(update={"ema_momentum": 0.9, "epochs": 1})
     fit(config, tmp_path / "run", quiet=True)
