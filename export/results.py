@@ -32,6 +32,8 @@ MOST_BYTES: Final = 2_000_000
 """Of all files together: pictures that a repository carries for ever stay modest."""
 
 _TRAINING, _ROC, _RELIABILITY = "training.png", "roc_precision_recall.png", "reliability.png"
+_INGREDIENTS: Final = "ablations.md"
+"""What `benchmarks.ablations` writes beside the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,11 @@ def write_results(order: ResultsOrder) -> list[Path]:
         external_section(records),
         folds_section(read_folds(order.runs_dir)),
         patients_section(records),
-        ablations_section(ablations, runs),
+        ablations_section(
+            ablations,
+            runs,
+            ingredients=_INGREDIENTS if (order.out / _INGREDIENTS).is_file() else None,
+        ),
     ]
     page = order.out / PAGE
     page.write_text("\n\n".join(filter(None, sections)) + "\n", encoding="utf-8")

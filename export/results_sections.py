@@ -191,8 +191,15 @@ def patients_section(records: Sequence[ModelRecord]) -> str:
     return "## Patient by patient\n\n" + "\n\n".join(blocks)
 
 
-def ablations_section(ablations: Sequence[Ablation], runs: Sequence[TrainingRun]) -> str:
+def ablations_section(
+    ablations: Sequence[Ablation], runs: Sequence[TrainingRun], *, ingredients: str | None = None
+) -> str:
     """What was tried, and what came of it.
+
+    Args:
+        ablations: The lines of the table.
+        runs: The runs that they name.
+        ingredients: Page of `benchmarks.ablations`, where there is one.
 
     Raises:
         ExportRefusedError: An ablation names a run that is not there or has no Dice.
@@ -221,12 +228,18 @@ def ablations_section(ablations: Sequence[Ablation], runs: Sequence[TrainingRun]
             ]
         )
     head = ["tried", "run", "Dice", "against", "its Dice", "change", "remark"]
+    more = ""
+    if ingredients is not None:
+        more = (
+            "\n\nOne ingredient of the training at a time, against the spread of seeds, here and on"
+            f" images of other laboratories: [what each is worth]({ingredients})."
+        )
     return f"""## What was tried
 
 Best validation Dice over the epochs of each run (Keras, threshold 0.5). One seed each: a change of
 less than about 0.005 may be luck.
 
-{_table(head, rows)}"""
+{_table(head, rows)}{more}"""
 
 
 def _start(record: ModelRecord) -> str:

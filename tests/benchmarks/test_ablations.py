@@ -20,12 +20,15 @@ def figures(variant: Variant, dice: float) -> Figures:
 def test_a_change_is_told_apart_from_luck() -> None:
     measured = [figures(one, dice) for one, dice in zip(PLAIN, (0.79, 0.80, 0.81), strict=True)]
     measured += [figures(CHANGED[0], 0.77), figures(CHANGED[1], 0.81)]
+    augmented = next(one for one in CHANGED if one.augmented)
+    measured.append(figures(augmented, 0.793))
     lines = page(measured, "command", "facts").splitlines()
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in lines if line[:2] == "| "}
     assert "0.800 | 0.800" in rows["**their mean**"]
     assert "0.020 | 0.000" in rows["their range"]
     assert "**-0.030** | +0.000" in rows[CHANGED[0].what]
     assert "| +0.010 | +0.000" in rows[CHANGED[1].what]
+    assert "| +0.003 | +0.000" in rows[augmented.what], "against seed 1, not the mean"
 
 
 @pytest.mark.parametrize("variant", CHANGED, ids=lambda variant: variant.what)

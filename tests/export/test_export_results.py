@@ -93,6 +93,7 @@ def order(workplace: Path, out: Path, **changes: Any) -> ResultsOrder:
 def test_the_page_holds_every_table_and_every_picture_it_names(
     workplace: Path, test_data: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "ablations.md").write_text("what benchmarks.ablations wrote")
     written = write_results(order(workplace, tmp_path, data=test_data))
     page = (tmp_path / "README.md").read_text()
     names = {path.name for path in written} - {"README.md"}
@@ -113,6 +114,7 @@ def test_the_page_holds_every_table_and_every_picture_it_names(
     assert "| other | 2 |" in page
     assert "| tnbc_p07 |" in page
     assert "| half the steps | `shorter` | 0.8000 | `tiny` | 0.8100 | -0.0100 |" in page
+    assert "[what each is worth](ablations.md)" in page
     assert "| 07-08 | 2 |" in page
     assert "fold0-tiny" not in page
     assert machine() in page
@@ -125,6 +127,7 @@ def test_what_is_not_there_is_left_out(workplace: Path, tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
     assert "sparse.jpg" not in {path.name for path in written}
     assert "What was tried" not in page
+    assert "ablations.md" not in page
     assert "CPU ms" not in page
 
 

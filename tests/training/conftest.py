@@ -85,6 +85,6 @@ def eagerly() -> Iterator[None]:
     tensorflow.config.run_functions_eagerly(True)
     with warnings.catch_warnings():
         # It warns of what it leaves as it is: the functions of tf.data.
-        warnings.filterwarnings("ignore", message="Even though the `tf.config", category=UserWarning)
+        warnings.filterwarnings("ignore", message="Even though the `tf.config")
         yield
     tensorflow.config.run_functions_eagerly(False)
