@@ -46,7 +46,9 @@ def machine_facts() -> dict[str, str | int | float]:
 
 def _command() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return [spec.name if spec else sys.argv[0], *sys.argv[1:]]
+    # Where something lies on this machine is nobody else's business.
+    arguments = [Path(item).name if item.startswith("/") else item for item in sys.argv[1:]]
+    return [spec.name if spec else sys.argv[0], *arguments]
 
 
 def facts_sentence(facts: dict[str, str | int | float]) -> str:
