@@ -47,7 +47,9 @@ def machine_facts() -> dict[str, str | int | float]:
 def _command() -> list[str]:
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     # Where something lies on this machine is nobody else's business.
-    arguments = [Path(item).name if item.startswith("/") else item for item in sys.argv[1:]]
+    arguments = [
+        Path(item).name if item.startswith(("/", "../")) else item for item in sys.argv[1:]
+    ]
     return [spec.name if spec else sys.argv[0], *arguments]
 
 

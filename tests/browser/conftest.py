@@ -126,10 +126,11 @@ class AppPage:
         self.see("Research use only")
 
     def _hear(self, message: Any) -> None:
-        # A rerun takes pictures of the one before out of Streamlit's store, at times while the
-        # browser still fetches them: nothing is missing on the page that is shown in the end.
+        # A rerun takes pictures and downloads of the one before out of Streamlit's store, at times
+        # while the browser still asks for them: nothing is missing on the page in the end.
         address = message.location.get("url", "")
-        if message.type == "error" and "/media/" not in address:
+        gone = "/media/" in address or "Download Button source error - 404" in message.text
+        if message.type == "error" and not gone:
             self.complaints.append(f"{message.text} {address}")
 
     def see(self, text: str | re.Pattern[str]) -> Any:
@@ -139,8 +140,10 @@ class AppPage:
         return found
 
     def drop(self, *paths: Path) -> None:
-        """Drop files into the first uploader of the page."""
-        self.page.locator("input[type=file]").first.set_input_files(paths)
+        """Drop files into the first uploader of the page that takes so many."""
+        # The uploader of the mode before stays until the next one is drawn.
+        several = "[multiple]" if len(paths) > 1 else ""
+        self.page.locator(f"input[type=file]{several}").first.set_input_files(paths)
 
     def segment(self, path: Path) -> None:
         """Drop an image, and wait for its outlines and figures."""
