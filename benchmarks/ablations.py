@@ -4,10 +4,9 @@
 
 Every variant is `training/recipes/protocol.toml` (MobileNetV2 U-Net, 500 steps) with one thing
 changed, trained, calibrated on TNBC 07-08 and measured there and on two sets from elsewhere, by
-commands that a user could type (they are printed): `training fit`, `export model --external`, and
-for test-time augmentation `export evaluate`. The unchanged recipe runs under several seeds, for a
-change that is no larger than theirs means nothing. Runs that are complete are not made again.
-Five minutes a variant on two idle cores.
+commands that a user could type (they are printed): `training fit`, `export model` and `export
+evaluate`. The unchanged recipe runs under several seeds, for a change that is no larger than theirs
+means nothing. Runs that are complete are not made again. Some ten minutes a variant on two cores.
 """
 
 import argparse
@@ -198,10 +197,10 @@ def main() -> None:
     chosen = [item for item in variants if not names or item.key in names]
     if unknown := names - {item.key for item in variants}:
         parser.error(f"no variant {', '.join(sorted(unknown))}")
+    if not any(item in PLAIN for item in chosen):
+        parser.error("a change is measured against the recipe: add `plain` to --only")
     facts = machine_facts()
     figures = [measure(item, options) for item in chosen]
-    if not any(item.variant in PLAIN for item in figures):
-        parser.error("a change is measured against the recipe: add `plain` to --only")
     text = page(figures, str(facts["command"]), facts_sentence(facts))
     print(text)
     if options.publish:

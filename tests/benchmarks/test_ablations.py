@@ -31,6 +31,13 @@ def test_a_change_is_told_apart_from_luck() -> None:
     assert "| +0.003 | +0.000" in rows[augmented.what], "against seed 1, not the mean"
 
 
+def test_two_seeds_that_agree_prove_nothing() -> None:
+    measured = [figures(PLAIN[0], 0.8), figures(PLAIN[1], 0.8), figures(CHANGED[0], 0.7)]
+    text = page(measured, "command", "facts")
+    assert "| -0.100 | +0.000" in text
+    assert "**-0.100**" not in text
+
+
 @pytest.mark.parametrize("variant", CHANGED, ids=lambda variant: variant.what)
 def test_a_variant_differs_from_the_recipe_in_one_thing(variant: Variant, tmp_path: Path) -> None:
     options = argparse.Namespace(encoder_dir=None, runs=tmp_path)
