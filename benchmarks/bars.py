@@ -47,9 +47,9 @@ def _peer_row(one: Comparison) -> Row:
     return Row(
         f"4 best of the peers, {one.concurrency} connections",
         "more requests/s and lower p99 on the same provider; own choice 6 times",
-        f"{one.same.requests_per_s:.2f} against {one.peer.requests_per_s:.2f} ({one.peer.server}),"
-        f" p99 {one.same.p99_ms:.0f} against {one.soonest.p99_ms:.0f} ms ({one.soonest.server});"
-        f" own choice {chosen}",
+        f"{one.same.speed:.2f} of a bare loop beside it against {one.peer.speed:.2f}"
+        f" ({one.peer.server}), p99 {one.same.delay:.1f} against {one.soonest.delay:.1f} runs of"
+        f" that loop ({one.soonest.server}); own choice {chosen}",
         one.held,
     )
 

@@ -29,6 +29,8 @@ class Window:
         memory_mb: Of the whole server; None for the ceiling.
         processor_ms: Processor time of the whole server for one answer; None where it was not
             waited for all of them.
+        bare_per_s: What the bare loop carried a second right before and after; None where it was
+            not run.
     """
 
     server: str
@@ -41,6 +43,17 @@ class Window:
     errors: int
     memory_mb: float | None
     processor_ms: float | None = None
+    bare_per_s: float | None = None
+
+    @property
+    def speed(self) -> float:
+        """Requests/s over the bare loop's of the same minute; without one, requests/s."""
+        return self.requests_per_s / (self.bare_per_s or 1.0)
+
+    @property
+    def delay(self) -> float:
+        """The 99th percentile in runs of the bare loop of the same minute; without one, in s."""
+        return self.p99_ms / 1000.0 * (self.bare_per_s or 1.0)
 
 
 @dataclass(frozen=True)
@@ -49,8 +62,8 @@ class Comparison:
 
     Attributes:
         concurrency: Connections that ask at once.
-        peer: The peer of most requests/s.
-        soonest: The peer of the lowest p99.
+        peer: The peer of most requests/s, as a share of the bare loop's of the same minute.
+        soonest: The peer of the lowest p99, likewise.
         same: Karyon on the peers' provider and precision.
         own: Karyon with its own choice of both; None where that is the same.
     """
@@ -63,23 +76,23 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Karyon's requests/s, with its own choice, over the best peer's."""
-        return (self.own or self.same).requests_per_s / self.peer.requests_per_s
+        """Karyon's speed, with its own choice, over the best peer's."""
+        return (self.own or self.same).speed / self.peer.speed
 
     @property
     def held(self) -> bool:
         """Whether bar 4 is held here: faster, sooner, and with its own choice six times."""
         return (
-            self.same.requests_per_s > self.peer.requests_per_s
-            and self.same.p99_ms < self.soonest.p99_ms
+            self.same.speed > self.peer.speed
+            and self.same.delay < self.soonest.delay
             and self.ratio >= TIMES_THE_BEST_BAR
         )
 
 
 def better(layouts: Sequence[Sequence[Window]]) -> Sequence[Window]:
-    """Return the layout of more requests/s at the last concurrency that both were measured at."""
+    """Return the faster layout at the last concurrency that both were measured at."""
     shared = min(len(rows) for rows in layouts) - 1
-    return max(layouts, key=lambda rows: rows[shared].requests_per_s)
+    return max(layouts, key=lambda rows: rows[shared].speed)
 
 
 def compare(windows: Sequence[Window]) -> list[Comparison]:
@@ -95,7 +108,7 @@ def compare(windows: Sequence[Window]) -> list[Comparison]:
                 Comparison(
                     concurrency,
                     _fastest(peers),
-                    min(peers, key=lambda row: row.p99_ms),
+                    min(peers, key=lambda row: row.delay),
                     _fastest(same),
                     _fastest(own) if own else None,
                 )
@@ -104,23 +117,27 @@ def compare(windows: Sequence[Window]) -> list[Comparison]:
 
 
 def _fastest(rows: Sequence[Window]) -> Window:
-    return max(rows, key=lambda row: row.requests_per_s)
+    return max(rows, key=lambda row: row.speed)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """Return one row for each concurrency, as Markdown."""
-    header = ["connections", "best peer, requests/s", "Karyon, same provider"]
-    header += ["lowest p99 of a peer, ms", "Karyon", "own choice over the best peer"]
+    header = ["connections", "best peer, of the bare loop", "Karyon, same provider"]
+    header += [
+        "lowest p99 of a peer, in runs of the loop",
+        "Karyon",
+        "own choice over the best peer",
+    ]
     rows = []
     for one in comparisons:
-        ratio = one.same.requests_per_s / one.peer.requests_per_s
+        ratio = one.same.speed / one.peer.speed
         rows.append(
             [
                 str(one.concurrency),
-                f"{one.peer.requests_per_s:.2f} ({one.peer.server}, {one.peer.layout})",
-                f"{one.same.requests_per_s:.2f} ({one.same.layout}): {ratio:.2f} of it",
-                f"{one.soonest.p99_ms:.0f} ({one.soonest.server}, {one.soonest.layout})",
-                f"{one.same.p99_ms:.0f}",
+                f"{one.peer.speed:.2f} ({one.peer.server}, {one.peer.layout})",
+                f"{one.same.speed:.2f} ({one.same.layout}): {ratio:.2f} of it",
+                f"{one.soonest.delay:.1f} ({one.soonest.server}, {one.soonest.layout})",
+                f"{one.same.delay:.1f}",
                 f"{one.ratio:.2f}" if one.own else "the same provider and precision here",
             ]
         )
@@ -128,13 +145,16 @@ def comparison_table(comparisons: Sequence[Comparison]) -> str:
 
 
 def table(windows: Sequence[Window], concurrencies: Sequence[int]) -> str:
-    """Return requests/s, p50 and p99 by concurrency, and memory, as Markdown.
+    """Return requests/s (of the bare loop), p50 and p99 by concurrency, and memory, as Markdown.
 
     A row is a server in one layout; a dash is what was not measured. Memory is that of its last
     window, processor time that of the last one whose answers were all awaited.
     """
     header = ["server", "workers x threads"]
-    header += [f"{c}: requests/s, p50, p99 ms" for c in concurrencies] + ["errors", "memory MB"]
+    header += [f"{c}: requests/s (of bare), p50, p99 ms" for c in concurrencies] + [
+        "errors",
+        "memory MB",
+    ]
     header += ["processor ms an answer"]
     rows = []
     for name, layout in dict.fromkeys((row.server, row.layout) for row in windows):
@@ -153,7 +173,8 @@ def table(windows: Sequence[Window], concurrencies: Sequence[int]) -> str:
 def _cell(row: Window) -> str:
     times = (row.p50_ms, row.p99_ms)
     shown = ["-" if math.isnan(value) else f"{value:.0f}" for value in times]
-    return ", ".join([f"{row.requests_per_s:.2f}", *shown])
+    share = "" if row.bare_per_s is None else f" ({row.speed:.2f})"
+    return ", ".join([f"{row.requests_per_s:.2f}{share}", *shown])
 
 
 def answers_sentence(windows: Sequence[Window]) -> str:
@@ -166,27 +187,30 @@ def answers_sentence(windows: Sequence[Window]) -> str:
 
 
 def plot(windows: Sequence[Window], path: Path) -> None:
-    """Draw throughput and p99 against concurrency, each server in its better layout there."""
+    """Draw speed and p99 against concurrency, each server in its better layout there."""
     import matplotlib as mpl  # noqa: PLC0415  slow to load, and only here
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415  after the backend is chosen
 
+    servers = [row for row in windows if row.server != CEILING and row.answers]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
-    for name in dict.fromkeys(row.server for row in windows):
-        at = sorted({row.concurrency for row in windows if row.server == name})
+    left.axhline(1.0, color="0.4", linestyle="--", label=CEILING)
+    for name in dict.fromkeys(row.server for row in servers):
+        at = sorted({row.concurrency for row in servers if row.server == name})
         own = [
-            _fastest([row for row in windows if (row.server, row.concurrency) == (name, c)])
+            _fastest([row for row in servers if (row.server, row.concurrency) == (name, c)])
             for c in at
         ]
-        style = "--" if name == CEILING else "-"
         width = 2.5 if name.startswith("Karyon") else 1.2
-        left.plot(
-            at, [r.requests_per_s for r in own], style, marker="o", label=name, linewidth=width
-        )
-        right.plot(at, [r.p99_ms for r in own], style, marker="o", label=name, linewidth=width)
-    left.set(xlabel="connections", title="requests/s", xscale="log")
-    right.set(xlabel="connections", title="p99, ms", xscale="log", yscale="log")
+        left.plot(at, [r.speed for r in own], marker="o", label=name, linewidth=width)
+        right.plot(at, [r.delay for r in own], marker="o", label=name, linewidth=width)
+    left.set(
+        xlabel="connections", title="requests/s over the bare loop's of the minute", xscale="log"
+    )
+    right.set(
+        xlabel="connections", title="p99, in runs of the bare loop", xscale="log", yscale="log"
+    )
     ticks = sorted({row.concurrency for row in windows})
     for axes in (left, right):
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)

@@ -5,9 +5,10 @@
 One 512x512 JPEG tile to a count in JSON, at rising concurrency, one server after the other. The
 ceiling is a loop in one process without any server. The peers threshold and count regions; Karyon
 also tiles, separates touching nuclei, measures each and checks quality: it does more. Each server
-has to give the ceiling's count (Karyon its own) before it is measured. Memory is the proportional
-set size of all processes of a server, after its last window; processor time is theirs too, and on a
-busy machine the only figure that says anything.
+has to give the ceiling's count (Karyon its own) before it is measured. Before and after each window
+the bare loop runs for some seconds, and servers are compared by what they have of it: they are
+measured minutes apart. Memory is the proportional set size of all processes of a server, after its
+last window; processor time is theirs too.
 
 Every peer is tried in two layouts (one worker with all threads; a one-thread worker for each
 processor), and the one that answers more at four connections goes on to more of them. Karyon runs
@@ -18,8 +19,8 @@ choice of both.
 
 import argparse
 import json
-import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -32,11 +33,11 @@ from pathlib import Path
 
 from benchmarks.load_report import percentile
 from benchmarks.machine import background_load, facts_sentence, is_contended, machine_facts
+from benchmarks.peers.control import Control, run_loop
 from benchmarks.peers.environments import PeerInstallError, make_environment
 from benchmarks.peers.launch import (
     DEFAULT_LAYOUT,
     SERVERS,
-    TILE,
     Layout,
     karyon_server,
     keras_file,
@@ -137,15 +138,7 @@ def measure_ceiling(
     windows: list[Window] = []
     count = 0
     for loops, threads in layouts(usable_processors(), several=True):
-        command = [str(python), str(SERVERS / "bare.py"), str(TILE)]
-        command += ["--concurrency", str(loops), "--seconds", str(options.seconds)]
-        output = subprocess.run(
-            command,
-            env={**os.environ, **environment, "PEER_THREADS": str(threads)},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
+        output = run_loop(python, environment, loops, threads, options.seconds)
         count = counted(output)
         measured = window(CEILING, f"{loops} x {threads}", loops, output, None)
         taken_s: float = json.loads(output.splitlines()[-1])["processor_s"]
@@ -168,11 +161,12 @@ def asking(server: Server, expected: int | None, options: argparse.Namespace) ->
     Args:
         server: How it is started and asked.
         expected: The count that it has to give; None for any.
-        options: Command line: `seconds`.
+        options: Command line: `seconds`; `control`, the bare loop to run before and after, or None.
 
     Raises:
         RuntimeError: It does not start, or counts otherwise.
     """
+    control: Control | None = options.control
     with tempfile.TemporaryDirectory() as folder, running(server) as process:
         request = Path(folder) / "request"
         request.write_bytes(server.request)
@@ -184,6 +178,7 @@ def asking(server: Server, expected: int | None, options: argparse.Namespace) ->
 
         def ask(concurrency: int, last: bool) -> Window:
             time.sleep(REST_S)
+            bare_per_s = [] if control is None else [control.per_s(concurrency)]
             before_s = processor_s(process)
             answer = run_client(request, server.port, concurrency, options.seconds, abandon=last)
             taken_s = processor_s(process) - before_s
@@ -191,6 +186,11 @@ def asking(server: Server, expected: int | None, options: argparse.Namespace) ->
                 window(server.name, server.layout, concurrency, answer, memory_mb(process)),
                 processor_ms=None if last else 1000.0 * taken_s / max(1, answers_in_all(answer)),
             )
+            # A server that was left with its queue full is still at work on it.
+            if control is not None and not last:
+                bare_per_s.append(control.per_s(concurrency))
+            if bare_per_s:
+                row = replace(row, bare_per_s=statistics.fmean(bare_per_s))
             print(row, flush=True)
             return row
 
@@ -242,6 +242,7 @@ def measure_all(options: argparse.Namespace) -> tuple[list[Window], list[str]]:
     environment = {"PEER_MODEL": str(model), "PYTHONPATH": str(SERVERS)}
     python = make_environment(options.environments, PEERS[0])
     windows, count = measure_ceiling(python, environment, options)
+    options.control = Control(python, environment, processors)
     failed: list[str] = []
     for peer in (peer for peer in PEERS if options.wants(peer.name)):
         try:

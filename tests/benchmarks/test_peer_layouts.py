@@ -53,7 +53,7 @@ def server(folder: Path, broken: Layout | None, layout: Layout) -> Server:
 def test_the_layout_that_starts_goes_on_to_more_connections(
     tmp_path: Path, broken: Layout, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    options = argparse.Namespace(concurrency=[1, 2, 8], seconds=0.0)
+    options = argparse.Namespace(concurrency=[1, 2, 8], seconds=0.0, control=None)
     rows, failed = measure(
         lambda layout: server(tmp_path, broken, layout), [(1, 2), (2, 1)], 3, options
     )
@@ -68,7 +68,7 @@ def test_the_layout_that_starts_goes_on_to_more_connections(
 
 
 def test_only_one_layout_goes_on_to_more_connections(tmp_path: Path) -> None:
-    options = argparse.Namespace(concurrency=[1, 2, 8], seconds=0.0)
+    options = argparse.Namespace(concurrency=[1, 2, 8], seconds=0.0, control=None)
     rows, failed = measure(
         lambda layout: server(tmp_path, None, layout), [(1, 2), (2, 1)], 3, options
     )
@@ -77,7 +77,7 @@ def test_only_one_layout_goes_on_to_more_connections(tmp_path: Path) -> None:
 
 
 def test_a_server_that_counts_otherwise_is_not_measured(tmp_path: Path) -> None:
-    options = argparse.Namespace(concurrency=[1], seconds=0.0)
+    options = argparse.Namespace(concurrency=[1], seconds=0.0, control=None)
     rows, failed = measure(lambda layout: server(tmp_path, None, layout), [(1, 2)], 4, options)
     assert rows == []
     assert failed == ["A, 1 x 2: A counts 3, the ceiling 4"]
