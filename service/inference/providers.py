@@ -45,6 +45,8 @@ ON_NVIDIA: Final = frozenset({CUDA_PROVIDER, TENSORRT_PROVIDER})
 
 _FATAL_ONLY: Final = 4
 _ARENA_LOCK: Final = threading.Lock()
+# Two runs of a 512x512 tile at once fit. It is address space: memory only as far as it is used.
+_ARENA_PIECE_BYTES: Final = 256 << 20
 _INSTALL: Final[dict[RealProvider, str]] = {
     "openvino": "install the extra `cpu` (onnxruntime-openvino, Linux on x86-64)",
     "cuda": "install the extra `gpu` instead of `cpu`",
@@ -269,6 +271,8 @@ def create_session(
         with _ARENA_LOCK:
             _register_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
+        # Weights in the arena would keep the piece that they lie in from ever being given back.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     try:
         return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:
@@ -280,7 +284,18 @@ def _register_arena() -> None:
     """Make the arena that sessions of this process may share; onnxruntime takes it only once."""
     arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
-    onnxruntime.create_and_register_allocator(memory, None)
+    # Left alone the arena takes pieces of 2, 4, 8 ... MiB, and as tiles of many shapes leave gaps in
+    # them it takes a next one now and then, for hours. In one piece what is free joins again.
+    piece = onnxruntime.OrtArenaCfg(
+        {
+            "max_mem": 0,
+            "arena_extend_strategy": 0,
+            "initial_chunk_size_bytes": -1,
+            "max_dead_bytes_per_chunk": -1,
+            "initial_growth_chunk_size_bytes": _ARENA_PIECE_BYTES,
+        }
+    )
+    onnxruntime.create_and_register_allocator(memory, piece)
 
 
 def first_line(error: Exception) -> str:
