@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     # --- how much at once ---
     workers: int = Field(default=0, ge=0, le=256)
     """Requests decoded, segmented and encoded at once; the rest wait. Bounds peak memory. 0 takes
-    one for each processor, at least 2 and at most 8."""
+    one more than there are processors, at least 2 and at most 8."""
     max_waiting: int = Field(default=32, ge=0, le=100_000)
     """Most requests that wait (or upload) while all workers are busy; one more gets 503."""
     max_queued_tiles: int = Field(default=1024, ge=1)
