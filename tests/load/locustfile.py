@@ -73,7 +73,7 @@ class Laboratory(ArrivalUser):
 
     @task(2)
     def field(self) -> None:
-        """Count a field of 2000x2000, sixteen tiles of work."""
+        """Count a field of 2000x2000, 25 tiles of work."""
         self.send("field 2000", "/segment", FIELD, JPEG)
 
     @task(2)
