@@ -6,10 +6,11 @@ A closed loop finds the peak, before and after, since a shared machine drifts. I
 arrive by a Poisson process at `factor` times that, whether or not earlier ones are answered;
 latency counts from the scheduled arrival, so that a stall cannot hide. All come from one address
 without any key, as behind a laboratory's proxy, each with an image of its own; a share of those
-refused comes back once, after its Retry-After, with nothing but the same request. Meanwhile probes ask for readiness ten times a second. Bars: goodput
-at least 95 % of the peak, every refusal a 503 with Retry-After, no other error, who comes back as
-told is answered, probes under 20 ms at p99. The client shares the processors with the server: what
-it takes of them in both phases is printed; leave one for it where you can.
+refused comes back once, after its Retry-After, with nothing but the same request. Meanwhile probes
+ask for readiness ten times a second. Bars: goodput at least 95 % of the peak, every refusal a 503
+with Retry-After, no other error, who comes back as told is answered, probes under 20 ms at p99. The
+client shares the processors with the server: what it takes of them in both phases is printed; leave
+one for it where you can.
 """
 
 import argparse
