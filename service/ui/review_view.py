@@ -36,10 +36,10 @@ def show_review(choices: Choices, answer: Answer) -> None:
             return
     result, etag = st.session_state[seen_key]
     _show_state(result["current"])
-    allowed = _ALLOWED[result["current"]["status"]]
-    if not allowed:
+    status = result["current"]["status"]
+    if not _ALLOWED[status]:
         return
-    review = _ask(answer, edits_of(answer), allowed)
+    review = _ask(answer, edits_of(answer), status)
     if review is None:
         return
     try:
@@ -55,10 +55,19 @@ def show_review(choices: Choices, answer: Answer) -> None:
     st.rerun()
 
 
-def _ask(answer: Answer, edits: Edits, allowed: list[str]) -> dict[str, Any] | None:
+def _ask(answer: Answer, edits: Edits, status: str) -> dict[str, Any] | None:
     """Return the review that was just filled in; None where there is none, or something lacks."""
     with st.form("review", border=False):
-        title = st.radio("Decision", allowed, horizontal=True, key=f"decision {answer['id']}")
+        # The browser sends the place of a choice, not its name. Were it the same widget after the
+        # first review, a click on "Correct" in the page before would be taken for "Reject" in the
+        # shorter list of the next. And nothing is chosen for anybody.
+        title = st.radio(
+            "Decision",
+            _ALLOWED[status],
+            index=None,
+            horizontal=True,
+            key=f"decision {answer['id']} {status}",
+        )
         left, right = st.columns(2)
         count = None
         if edits:
@@ -79,9 +88,9 @@ def _ask(answer: Answer, edits: Edits, allowed: list[str]) -> dict[str, Any] | N
         ).strip()
         if not st.form_submit_button("File the review", type="primary", key="file_review"):
             return None
-    decision = DECISIONS[title]
+    decision = None if title is None else DECISIONS[title]
     missing = _missing(decision, reviewer, reason, edits)
-    if missing:
+    if missing or decision is None:
         st.error(missing)
         return None
     review: dict[str, Any] = {"decision": decision, "reviewer": reviewer}
@@ -100,7 +109,9 @@ def _correction(answer: Answer, edits: Edits, count: int | None) -> dict[str, An
     return {"labels": {"encoding": "png", "data": base64.b64encode(labels).decode("ascii")}}
 
 
-def _missing(decision: str, reviewer: str, reason: str, edits: Edits) -> str:
+def _missing(decision: str | None, reviewer: str, reason: str, edits: Edits) -> str:
+    if decision is None:
+        return "Say what you decide: nothing is chosen under “Decision”."
     if not reviewer:
         return "Say who reviews: fill in “Reviewer”."
     if decision != "accept" and not reason:

@@ -180,6 +180,16 @@ class AppPage:
         """Choose one of several round buttons, which Streamlit hides under their labels."""
         self.page.locator("label").filter(has_text=re.compile(f"^{label}$")).click()
 
+    def offers_no_longer(self, label: str) -> None:
+        """Wait until a choice is gone."""
+        label_of = self.page.locator("label").filter(has_text=re.compile(f"^{label}$"))
+        sync_api.expect(label_of).to_have_count(0)
+
+    def chosen(self, label: str, is_chosen: bool) -> None:
+        """Wait until a round button is chosen, or is not."""
+        button = self.page.get_by_role("radio", name=label, exact=True)
+        sync_api.expect(button).to_be_checked(checked=is_chosen)
+
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Where a pixel of the image of 512 x 512 is on the screen while it is shown whole."""
         box = self.picture.bounding_box()

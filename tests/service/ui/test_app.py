@@ -149,6 +149,26 @@ def review(test: Any, decision: str, reviewer: str, reason: str) -> None:
     next(item for item in test.button if item.label == "File the review").click().run()
 
 
+def test_nothing_is_decided_for_the_reviewer(app: App, running_service: Any) -> None:
+    test = app()
+    (before,) = (item for item in test.radio if item.label == "Decision")
+    _, filed, status = before.key.split()
+    assert (status, before.value) == ("preliminary", None)
+    test.text_input(key="reviewer").set_value("pathologist-7")
+    next(item for item in test.button if item.label == "File the review").click().run()
+    assert "Say what you decide" in texts(test)
+    client = KaryonClient(running_service.url)
+    assert client.result(filed)[0]["current"]["status"] == "preliminary"
+    review(test, "Accept", "pathologist-7", "")
+    assert client.result(filed)[0]["current"]["status"] == "final"
+    # The browser sends the place of a choice: the second place is "Correct" in the first list and
+    # "Reject" in the second, so a late click on the first must be none on the second.
+    (after,) = (item for item in test.radio if item.label == "Decision")
+    assert (before.options[1], after.options[1]) == ("Correct", "Reject")
+    assert after.key != before.key
+    assert after.value is None
+
+
 def test_review_corrects_the_count_then_rejects(app: App, running_service: Any) -> None:
     test = app(sample="512")
     filed = last_result(running_service.url)["id"]
