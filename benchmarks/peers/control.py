@@ -47,7 +47,7 @@ def run_loop(
 
 
 class Control:
-    """Runs the loop in the layout that suits a number of connections, and remembers the last run.
+    """Runs the loop in the layout that suits a number of connections.
 
     One connection is compared with one run of all threads at a time, several with a one-thread run
     for each processor.
