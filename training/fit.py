@@ -249,7 +249,7 @@ def compile_model(model: keras.Model, config: TrainingConfig, *, freeze_encoder:
         metrics=make_metrics(),
     )
     # TensorFlow would make the optimizer's variables in the first step, and trace that step twice
-    # for it: half a minute more before anything is learnt.
+    # for it: twice the wait before anything is learnt.
     model.optimizer.build(model.trainable_variables)
 
 

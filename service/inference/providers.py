@@ -285,7 +285,7 @@ def _register_arena() -> None:
     arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
     memory = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
     # Left alone the arena takes pieces of 2, 4, 8 ... MiB, and as tiles of many shapes leave gaps
-    # in them it takes a next one now and then, for hours. In one piece what is free joins again.
+    # in them it takes a next one now and then. In one piece what is free joins again.
     piece = onnxruntime.OrtArenaCfg(
         {
             "max_mem": 0,
