@@ -1,12 +1,13 @@
-"""How fast each precision of a model runs here, against float32 on the default CPU provider.
+"""How fast each precision of a model runs here, against the file as it is on the default provider.
 
     python -m benchmarks.precision models/NAME/VERSION [--threads 2] [--rounds 10]
 
-Runs `model.onnx` on onnxruntime's own CPU provider, its variants there too, and, where this
-onnxruntime brings OpenVINO along, `model.onnx` in float32 and bfloat16 and the variants on
-OpenVINO. All take turns in every round, so that what else the machine does hits all of them alike;
-the ratio to look at is the median over rounds of float32's time divided by the other's. `processor`
-counts the time of all threads, which other work on the machine changes little.
+Runs `model.onnx` on onnxruntime's own CPU provider, with the graph as it is written and as the
+service rewrites it (docs/adr/0011), its variants there too, and, where this onnxruntime brings
+OpenVINO along, `model.onnx` in float32 and bfloat16 and the variants on OpenVINO. All take turns in
+every round, so that what else the machine does hits all of them alike; the ratio to look at is the
+median over rounds of the first row's time divided by the other's. `processor` counts the time of
+all threads, which other work on the machine changes little.
 """
 
 import argparse
@@ -19,15 +20,20 @@ import numpy as np
 from export.cost import TILE_PX, machine
 from export.openvino import has_openvino, open_openvino
 from service.inference.processors import usable_processors
+from service.inference.providers import RuntimeOptions
 from service.inference.session import ModelSession
 
 VARIANTS = ("int8", "fp16")
 
 
 def contenders(folder: Path, threads: int) -> dict[str, ModelSession]:
-    """Everything that can run here; float32 on the CPU provider comes first."""
+    """Everything that can run here; the file as it is, on the CPU provider, comes first."""
     reference = folder / "model.onnx"
-    loaded = {"CPU float32": ModelSession.load(reference, provider="cpu", threads=threads)}
+    as_written = RuntimeOptions(threads=threads, rewrite=False)
+    loaded = {
+        "CPU float32": ModelSession.load(reference, provider="cpu", options=as_written),
+        "CPU float32, rewritten": ModelSession.load(reference, provider="cpu", threads=threads),
+    }
     paths = {name: folder / f"model.{name}.onnx" for name in VARIANTS}
     for name, path in paths.items():
         if path.exists():

@@ -68,6 +68,7 @@ class ModelReport:
         digest: SHA-256 of the file that runs.
         file: Name of that file.
         active: Whether it answers to its bare name.
+        rewritten: Whether its graph was rewritten for processors (docs/adr/0011).
         passed_over: Why nothing faster was taken.
         golden: Result of the self-test; None where there is no golden tile to compare with.
         canary: Result of the canary image; None where it failed.
@@ -77,6 +78,7 @@ class ModelReport:
     digest: str
     file: str
     active: bool
+    rewritten: bool
     passed_over: tuple[str, ...]
     golden: GoldenResult | None
     canary: Canary | None
@@ -177,6 +179,7 @@ def _examine_model(session: ModelSession, problems: list[str], *, active: bool) 
         digest=session.digest,
         file=session.path.name,
         active=active,
+        rewritten=session.rewritten,
         passed_over=session.passed_over,
         golden=session.golden,
         canary=canary,
@@ -241,7 +244,10 @@ def _describe_model(model: ModelReport) -> str:
     parts = [f"{model.file} {model.digest[:12]}{', active' if model.active else ''}"]
     if model.canary is not None:
         canary = model.canary
-        parts.append(f"{canary.provider} in {canary.precision}, {canary.duration_ms} ms a tile")
+        graph = ", graph rewritten" if model.rewritten else ""
+        parts.append(
+            f"{canary.provider} in {canary.precision}{graph}, {canary.duration_ms} ms a tile"
+        )
     if model.golden is None:
         parts.append("no golden tile")
     else:

@@ -92,7 +92,7 @@ def load_best(
                 failure = error
                 passed_over.append(f"{candidate} {its_precision}: {error}")
                 continue
-        session.passed_over = tuple(passed_over)
+        session.passed_over = (*passed_over, *session.passed_over)
         _share_out(session, reference, options.on(candidate))
         return session
     if failure is not None:

@@ -42,6 +42,7 @@ from service.inference.providers import (
     open_provider,
     provider_named,
 )
+from service.inference.rewriting import rewrite_for_processor
 
 # After these the CUDA context of the process is lost: every later call fails, whatever it does.
 # Codes and names of `enum cudaError` (CUDA Runtime API, Error Handling); running out of memory is
@@ -70,6 +71,7 @@ class ModelSession:
         path: The file.
         golden: How near it came in the self-test; None where there was nothing to compare with.
         passed_over: Why no faster way to run the model was taken, one sentence each.
+        rewritten: Whether the graph was rewritten for processors (`service.inference.rewriting`).
         on_fatal: Called once a run has failed so that none will succeed in this process.
     """
 
@@ -91,6 +93,7 @@ class ModelSession:
         self.precision: Precision = precision
         self.golden = golden
         self.passed_over: tuple[str, ...] = ()
+        self.rewritten = False
         self.on_fatal: Callable[[FatalProviderError], None] | None = None
         self._session = session
         self._wide: Any = None
@@ -147,17 +150,38 @@ class ModelSession:
             if reference is not None:
                 check_variant(checked.contract, reference.contract, reference.digest)
             if provider == "cpu" or (provider == "auto" and not is_available("cuda")):
-                return cls._finish(checked, checked.on_cpu)
+                return cls._take_processor(checked)
             if provider != "auto":
                 return cls._accelerate(checked, provider)
             try:
                 return cls._accelerate(checked, "cuda")
             except ProviderError as error:
-                loaded = cls._finish(checked, checked.on_cpu)
-                loaded.passed_over = (str(error),)
+                loaded = cls._take_processor(checked)
+                loaded.passed_over = (str(error), *loaded.passed_over)
                 return loaded
         except ModelContractError as error:
             raise ModelContractError(f"{_short(path)}: {error}") from error
+
+    @classmethod
+    def _take_processor(cls, checked: "_CheckedFile") -> Self:
+        """Run the rewritten graph on the default provider, or the file's own where that fails."""
+        contract = checked.contract
+        content = None
+        if checked.options.rewrite:
+            content = rewrite_for_processor(checked.content, contract.input.divisor)
+        if content is None:
+            return cls._finish(checked, checked.on_cpu)
+        try:
+            session = create_cpu_session(content, checked.options)
+            check_canary(session, contract)
+            loaded = cls._finish(checked, session)
+        except ModelContractError as error:
+            # The file itself may still be right; if it is not, this raises.
+            loaded = cls._finish(checked, checked.on_cpu)
+            loaded.passed_over = (f"the graph as rewritten for processors: {error}",)
+            return loaded
+        loaded.rewritten = True
+        return loaded
 
     @classmethod
     def _accelerate(cls, checked: "_CheckedFile", provider: RealProvider) -> Self:
@@ -255,6 +279,8 @@ class ModelSession:
         content = self.path.read_bytes()
         if hashlib.sha256(content).hexdigest() != self.digest:
             raise ModelContractError(f"{_short(self.path)}: changed while it was being loaded")
+        if self.rewritten:
+            content = rewrite_for_processor(content, self.contract.input.divisor) or content
         wide = open_provider(
             content,
             provider,
