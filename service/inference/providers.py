@@ -7,7 +7,6 @@ missing driver or a misspelt option. What was asked for is therefore read back f
 import functools
 import json
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -45,9 +44,6 @@ ON_NVIDIA: Final = frozenset({CUDA_PROVIDER, TENSORRT_PROVIDER})
 """Providers with memory of their own, and on which a batch is faster than its tiles one by one."""
 
 _FATAL_ONLY: Final = 4
-# It joins sigmoid and product to one operation that exists only in the plain order of features, so
-# that each convolution around it has them reordered, which takes longer than the joining saves.
-_LEFT_OUT_ON_CPU: Final = ("QuickGeluFusion",)
 _ARENA_LOCK: Final = threading.Lock()
 # Two runs of a 512x512 tile at once fit. It is address space: memory only as far as it is used.
 _ARENA_PIECE_BYTES: Final = 256 << 20
@@ -241,22 +237,11 @@ def create_cpu_session(content: bytes, options: RuntimeOptions) -> Any:
     threads = options.threads or usable_processors()
     # All runs share the session's pool, each besides its calling thread.
     pool = options.streams * (threads - 1) + 1
-    return create_session(
-        content,
-        [CPU_PROVIDER],
-        pool,
-        share_arena=options.alone_threads > 0,
-        left_out=_LEFT_OUT_ON_CPU,
-    )
+    return create_session(content, [CPU_PROVIDER], pool, share_arena=options.alone_threads > 0)
 
 
 def create_session(
-    content: bytes,
-    providers: list[Any],
-    threads: int,
-    *,
-    share_arena: bool = False,
-    left_out: Sequence[str] = (),
+    content: bytes, providers: list[Any], threads: int, *, share_arena: bool = False
 ) -> Any:
     """Create a session; nothing is promised of the provider that it runs on.
 
@@ -266,7 +251,6 @@ def create_session(
         threads: As in `RuntimeOptions`.
         share_arena: Take memory for runs on the CPU from one arena of this process. Sessions that
             never run at the same time then need it once.
-        left_out: Names of onnxruntime's graph optimisers that shall not run.
 
     Returns:
         The `onnxruntime.InferenceSession`.
@@ -293,9 +277,7 @@ def create_session(
         # Weights in the arena would keep the piece that they lie in from ever being given back.
         options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     try:
-        return onnxruntime.InferenceSession(
-            content, options, providers=providers, disabled_optimizers=list(left_out)
-        )
+        return onnxruntime.InferenceSession(content, options, providers=providers)
     except Exception as error:
         raise ModelContractError(f"onnxruntime cannot load it: {first_line(error)}") from error
 

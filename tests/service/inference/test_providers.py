@@ -129,9 +129,7 @@ def test_a_provider_that_falls_back_in_silence_is_refused(
     """The session is real and reports the CPU, as onnxruntime does where a library is missing."""
     real = onnxruntime.InferenceSession
 
-    def cpu_whatever_was_asked_for(
-        content: bytes, options: Any, providers: Any, **_: object
-    ) -> Any:
+    def cpu_whatever_was_asked_for(content: bytes, options: Any, providers: Any) -> Any:
         assert len(providers) > 1
         return real(content, options, providers=[CPU_PROVIDER])
 

@@ -57,9 +57,7 @@ def test_silent_fall_back_to_the_cpu_is_refused(
     """What onnxruntime-gpu does on a machine without a working GPU: it lists CUDA, runs on CPU."""
     real = onnxruntime.InferenceSession
 
-    def cpu_whatever_was_asked_for(
-        content: bytes, options: Any, providers: Any, **_: object
-    ) -> Any:
+    def cpu_whatever_was_asked_for(content: bytes, options: Any, providers: Any) -> Any:
         assert providers
         return real(content, options, providers=[CPU_PROVIDER])
 
