@@ -3,6 +3,7 @@
 import streamlit as st
 
 from service.ui.batch import BatchItem, segment_all, to_zip
+from service.ui.case import case_text
 from service.ui.pictures import Picture
 from service.ui.session import Choices
 from service.ui.sidebar import IMAGE_TYPES
@@ -13,7 +14,10 @@ def show_batch(choices: Choices) -> None:
     dropped = st.file_uploader(
         "Images (H&E)", IMAGE_TYPES, accept_multiple_files=True, key="batch files"
     )
-    st.caption("Model, thresholds, resolution and case are those of the side bar, for all files.")
+    st.caption(
+        "Model, thresholds, resolution and case are those of the side bar, for all files."
+        f" Case: {case_text(choices.identity) or 'none'}."
+    )
     if st.button("Segment all", type="primary", disabled=not dropped, key="run batch"):
         pictures = [Picture(item.name, item.getvalue()) for item in dropped]
         bar = st.progress(0.0, "Segmenting ...")

@@ -5,6 +5,7 @@ import html
 import streamlit as st
 
 from service.ui import words
+from service.ui.case import case_text
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
 from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
@@ -58,6 +59,7 @@ def show_figures(answer: Answer) -> None:
         f"Count interval: {words.interval_text(answer)}",
         f"Resolution: {words.resolution_text(answer)}.",
         words.origin_text(answer),
+        f"Case: {case_text(answer['identity']) or 'none'}.",
     )
     st.html(f'<p class="figure-note">{"<br>".join(html.escape(note) for note in notes)}</p>')
     if answer["quality"]["review_recommended"]:
