@@ -7,6 +7,9 @@ import streamlit as st
 from service.ui.drawing import NO_EDITS, Answer, labels_png
 from service.ui.editing import EditError, Edits, edited_labels, read_outline
 
+KEPT_RECEIPTS = 200
+"""So many of its last reports the viewer is told of; far more than can be on the way."""
+
 
 def edits_of(answer: Answer) -> Edits:
     """Return what was changed in a result so far."""
@@ -14,23 +17,47 @@ def edits_of(answer: Answer) -> Edits:
 
 
 def take_edit(answer: Answer, viewer_key: str) -> None:
-    """Make the change that the viewer reports, or keep the reason why it cannot be made."""
+    """Make the changes that the viewer reports, or keep the reason why one cannot be made.
+
+    It reports each change until it is told that the change was taken: of two reports that come
+    while the app is at work, Streamlit hands on the later alone.
+    """
     event: dict[str, Any] | None = st.session_state[viewer_key].get("edit")
-    if event is None:
+    taken = taken_edits()
+    for change in () if event is None else event["edits"]:
+        if change["id"] not in taken:
+            taken.append(change["id"])
+            _make(answer, change)
+
+
+def taken_edits() -> list[str]:
+    """Return which of the viewer's reports need not come again, the latest last."""
+    taken: list[str] = st.session_state.setdefault("edits taken", [])
+    return taken
+
+
+def _make(answer: Answer, change: dict[str, Any]) -> None:
+    if change["result"] != answer["id"]:
+        # Its numbers mean other nuclei now.
+        st.session_state["edit error"] = (
+            "The outlines had just changed when your click arrived. Look at them, and do it again."
+        )
         return
     image, edits = answer["image"], edits_of(answer)
     try:
-        if "outline" in event:
-            outline = read_outline(event["outline"], image["width"], image["height"])
-            edits = edits.draw(outline)
+        if "outline" in change:
+            outline = read_outline(change["outline"], image["width"], image["height"])
+            made = edits.draw(outline)
+        elif "erase" in change:
+            made = edits.erase(change["erase"])
         else:
-            edits = edits.toggle(int(event["toggle"]))
-        edited_labels(labels_png(answer), edits)
+            made = edits.toggle(int(change["toggle"]))
+        edited_labels(labels_png(answer), made)
     except EditError as error:
         st.session_state["edit error"] = str(error)
         return
-    _history(answer).append(edits)
-    st.session_state[f"decision {answer['id']}"] = "Correct"
+    if made != edits:
+        _history(answer).append(made)
 
 
 def show_edits(answer: Answer) -> None:
@@ -45,9 +72,9 @@ def show_edits(answer: Answer) -> None:
         f"Your changes: **{len(edits.deleted)} deleted, {len(edits.drawn)} drawn**, which leaves"
         f" **{count:,}** nuclei. {_where(answer, edits)}"
     )
-    undo, discard, _ = st.columns([1, 1, 2])
-    undo.button("Undo", key="undo", on_click=_undo, args=(answer,), width="stretch")
-    discard.button("Discard all", key="discard", on_click=_discard, args=(answer,), width="stretch")
+    left, right, _ = st.columns([1, 1, 2])
+    left.button("Undo", key="undo", on_click=undo, args=(answer,), width="stretch")
+    right.button("Discard all", key="discard", on_click=_discard, args=(answer,), width="stretch")
 
 
 def edited_count(answer: Answer, edits: Edits) -> int:
@@ -72,8 +99,10 @@ def _history(answer: Answer) -> list[Edits]:
     return history
 
 
-def _undo(answer: Answer) -> None:
-    _history(answer).pop()
+def undo(answer: Answer) -> None:
+    """Take the last change back; nothing where a first click has taken back the only one."""
+    if len(_history(answer)) > 1:
+        _history(answer).pop()
 
 
 def _discard(answer: Answer) -> None:
