@@ -44,29 +44,31 @@ def show_review(choices: Choices, answer: Answer) -> None:
         return
     try:
         choices.client.review(answer["id"], etag, review)
-        st.session_state[seen_key] = choices.client.result(answer["id"])
-        if review["decision"] == "edit":
-            keep_as_filed(answer)
     except ServiceError as error:
         show_error(error)
         if error.status == _STALE:
             st.button("Show how it stands now", on_click=lambda: st.session_state.pop(seen_key))
         return
+    # On file from here on, whatever becomes of reading it back: that is the next run's.
+    if review["decision"] == "edit":
+        keep_as_filed(answer)
+    del st.session_state[seen_key]
     st.rerun()
 
 
 def _ask(answer: Answer, edits: Edits, status: str) -> dict[str, Any] | None:
     """Return the review that was just filled in; None where there is none, or something lacks."""
-    with st.form("review", border=False):
-        # The browser sends the place of a choice, not its name. Were it the same widget after the
-        # first review, a click on "Correct" in the page before would be taken for "Reject" in the
-        # shorter list of the next. And nothing is chosen for anybody.
+    of_state = f"{answer['id']} {status}"
+    with st.form(f"review {of_state}", border=False):
+        # Were these the same widgets after the first review, a late click in the page before would
+        # be a choice in the shorter list of the next, or a second review, and the reason for one
+        # result would be filed with another. And nothing is chosen for anybody.
         title = st.radio(
             "Decision",
             _ALLOWED[status],
             index=None,
             horizontal=True,
-            key=f"decision {answer['id']} {status}",
+            key=f"decision {of_state}",
         )
         left, right = st.columns(2)
         count = None
@@ -84,9 +86,9 @@ def _ask(answer: Answer, edits: Edits, status: str) -> dict[str, Any] | None:
             )
         reviewer = right.text_input("Reviewer", max_chars=255, key="reviewer").strip()
         reason = st.text_area(
-            "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
+            "Reason (not needed to accept)", max_chars=4000, height=68, key=f"reason {of_state}"
         ).strip()
-        if not st.form_submit_button("File the review", type="primary", key="file_review"):
+        if not st.form_submit_button("File the review", type="primary", key=f"file {of_state}"):
             return None
     decision = None if title is None else DECISIONS[title]
     missing = _missing(decision, reviewer, reason, edits)

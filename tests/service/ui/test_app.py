@@ -150,7 +150,7 @@ def test_a_refusal_says_what_to_do(app: App) -> None:
 def review(test: Any, decision: str, reviewer: str, reason: str) -> None:
     next(item for item in test.radio if item.label == "Decision").set_value(decision)
     test.text_input(key="reviewer").set_value(reviewer)
-    test.text_area(key="reason").set_value(reason)
+    test.text_area[0].set_value(reason)
     next(item for item in test.button if item.label == "File the review").click().run()
 
 
