@@ -5,19 +5,16 @@ from typing import Any
 import streamlit as st
 
 from service.ui.case import NO_IMAGE, ask_case
-from service.ui.client import (
-    UNREACHABLE,
-    KaryonClient,
-    Parameters,
-    ServiceError,
-    service_url,
-)
+from service.ui.client import KaryonClient, Parameters, ServiceError, service_url
 from service.ui.drawing import COLOURS, OutlineStyle
 from service.ui.pictures import SAMPLES, Picture, sample
 from service.ui.session import Choices, loaded_models, show_error
 
 IMAGE_TYPES = ["png", "jpg", "jpeg", "tif", "tiff", "webp", "bmp"]
 _GREATEST_AREA_UM2 = 100.0
+Models = dict[str, dict[str, Any]]
+"""Name with version to contract, the default one first."""
+
 _MAP_OF = {"nucleus": "probability", "distance": "distance"}
 _NO_MAP = "None"
 _UNAUTHORISED = 401
@@ -31,27 +28,44 @@ def choose_service(subject: str) -> Choices | None:
         subject: What the case is typed for, as `service.ui.case` names it.
     """
     url, key = service_url(), str(st.session_state.get("api_key", "")).strip()
-    client = KaryonClient(url, key)
+    known: Models = st.session_state.get("models", {})
+    failure: ServiceError | None = None
     try:
         models = {item["name"]: item["contract"] for item in loaded_models(url, key)}
-        st.session_state["models"] = models
     except ServiceError as error:
-        if error.status in (_UNAUTHORISED, _FORBIDDEN):
-            _ask_for_key()
-        if error.problem != UNREACHABLE or "models" not in st.session_state:
-            show_error(error, again="try again")
-            return None
-        # Without its sliders the side bar would forget where they stood.
-        models = st.session_state["models"]
-    if key:
+        # Without its widgets the side bar would forget where they stood, and the next image would
+        # be filed with other thresholds than those that were set.
+        failure, models = error, known
+    refused = failure is not None and failure.status in (_UNAUTHORISED, _FORBIDDEN)
+    if key or refused:
         _ask_for_key()
+    if failure is not None and not known:
+        show_error(failure, again="try again")
+        return None
+    models = st.session_state["models"] = _with_chosen(models, known)
     names = list(models)
     model = st.sidebar.selectbox("Model", names, key="model")
     parameters = _thresholds(model, models[model]["separation"], subject)
     maps = tuple(_MAP_OF[channel] for channel in models[model]["output"]["channels"])
     style, map_kind = _look(maps)
     case = ask_case(subject)
-    return Choices(client, names, model, parameters, case, style, maps, map_kind)
+    if failure is not None and refused:
+        show_error(failure, again="try again")
+        return None
+    return Choices(KaryonClient(url, key), names, model, parameters, case, style, maps, map_kind)
+
+
+def _with_chosen(models: Models, known: Models) -> Models:
+    """Return the models, with the chosen one where it was unloaded: what it made is still shown.
+
+    Streamlit would choose the first of the others, unseen, and what was changed in the result that
+    is shown would be out of reach.
+    """
+    chosen = st.session_state.get("model")
+    if chosen is None or chosen in models or chosen not in known:
+        return models
+    st.sidebar.warning(f"{chosen} is no longer loaded. Choose another model for new images.")
+    return {**models, chosen: known[chosen]}
 
 
 def choose_picture() -> Picture | None:
