@@ -40,7 +40,7 @@ def ask_case(subject: str) -> Case:
         # One press for all three: each answer is a record, and may go to the laboratory system.
         st.form(f"case {subject}", border=False),
     ):
-        whom = "all files of the batch" if subject == BATCH else "this image alone"
+        whom = "every file of the batch" if subject == BATCH else "this image alone"
         st.caption(f"Identifiers of the laboratory, never of a patient; for {whom}.")
         for name, label in _FIELDS.items():
             key = f"{name} {subject}"

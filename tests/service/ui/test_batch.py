@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from service.ui.batch import BatchItem, segment_all, summary_csv, to_zip
+from service.ui.batch import Batch, BatchItem, summary_csv, to_zip
 from service.ui.client import KaryonClient
 from service.ui.pictures import Picture
 
@@ -15,15 +15,11 @@ from service.ui.pictures import Picture
 def test_a_bad_file_does_not_stop_the_rest(running_service: Any, test_data: Path) -> None:
     good = (test_data / "images" / "nucls_test_1.png").read_bytes()
     pictures = [Picture("a.png", good), Picture("broken.png", b"nothing"), Picture("a.png", good)]
-    told: list[int] = []
-    items = segment_all(
-        KaryonClient(running_service.url),
-        pictures,
-        {"model": "tiny:1.1.0"},
-        {"accession": "S26-1"},
-        lambda done, _: told.append(done),
-    )
-    assert told == [1, 2, 3]
+    client = KaryonClient(running_service.url)
+    batch = Batch(client, pictures, {"model": "tiny:1.1.0"}, {"accession": "S26-1"}, made_of=None)
+    while batch.waiting:
+        batch.segment_next()
+    items = batch.items
     with zipfile.ZipFile(io.BytesIO(to_zip(items))) as archive:
         assert archive.namelist() == [
             "summary.csv",
