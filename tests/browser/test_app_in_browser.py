@@ -341,3 +341,38 @@ def test_a_service_that_restarts_is_waited_for_and_the_image_is_kept(
     # It goes on by itself, with the image and the threshold that were chosen.
     app.wait_for_count_other_than(before)
     assert float(app.slider("Threshold").input_value()) > 0.61
+
+
+def test_quick_clicks_delete_each_what_was_clicked(app: Any, tile: Path) -> None:
+    app.segment(tile)
+    app.button("Delete").click()
+    places = [app.nuclei.nth(number).bounding_box() for number in (20, 40, 60, 80)]
+    for box in places:
+        # Faster than the app answers, without waiting for anything.
+        app.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    app.see("4 deleted, 0 drawn")
+    expect(app.page.locator("polygon.deleted")).to_have_count(4)
+    app.button("Draw").click()
+    draw_around(app, 300, 150)
+    draw_around(app, 340, 115)
+    app.see("4 deleted, 2 drawn")
+    # A double click erases the one drawn nucleus that it is on.
+    app.button("Delete").click()
+    box = app.page.locator("polygon.drawn").first.bounding_box()
+    app.page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    app.see("4 deleted, 1 drawn")
+    expect(app.page.locator("polygon.drawn")).to_have_count(1)
+
+
+def test_a_batch_outlives_a_touch_of_the_page(app: Any, test_data: Path, stack: Any) -> None:
+    before = len(stack.results())
+    app.mode("Batch")
+    app.see("for all files")
+    names = ("tnbc_p08_2", "nucls_test_1", "nucls_test_2", "tnbc_p07_1")
+    app.drop(*(test_data / "images" / f"{name}.png" for name in names))
+    app.button("Segment all").click()
+    app.see(re.compile(r"\d of 4: "))
+    press(app.slider("Threshold"), "ArrowRight", 3)
+    app.see("4 of 4 images segmented.")
+    app.see("of the files and choices before")
+    assert len(stack.results()) == before + 4
