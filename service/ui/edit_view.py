@@ -1,5 +1,6 @@
 """Nuclei deleted and drawn in the picture: taken from the viewer, shown, undone."""
 
+import hashlib
 from typing import Any
 
 import streamlit as st
@@ -95,8 +96,17 @@ def _where(answer: Answer, edits: Edits) -> str:
 
 
 def _history(answer: Answer) -> list[Edits]:
-    history: list[Edits] = st.session_state.setdefault(f"edits {answer['id']}", [NO_EDITS])
+    history: list[Edits] = st.session_state.setdefault(_history_key(answer), [NO_EDITS])
     return history
+
+
+def _history_key(answer: Answer) -> str:
+    """Return where the changes are kept: by the nuclei that they are of, not by the result.
+
+    The same nuclei are filed anew where a case is given after the changes were made.
+    """
+    nuclei = f"{answer['image']['sha256']} {answer['mask']['data']}"
+    return f"edits {hashlib.sha256(nuclei.encode()).hexdigest()}"
 
 
 def undo(answer: Answer) -> None:
@@ -106,4 +116,4 @@ def undo(answer: Answer) -> None:
 
 
 def _discard(answer: Answer) -> None:
-    st.session_state[f"edits {answer['id']}"] = [NO_EDITS]
+    st.session_state[_history_key(answer)] = [NO_EDITS]

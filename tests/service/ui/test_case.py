@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 
 from service.ui import session, sidebar
@@ -85,6 +86,18 @@ def test_a_case_is_filed_once_when_all_of_it_is_typed(app: App) -> None:
     for label in ("Accession", "Specimen", "Order"):
         field = case_field(test, label)
         assert field.proto.form_id, f"{label} alone would file a result under half a case"
+
+
+def test_a_map_that_is_looked_at_is_no_second_result_of_the_case(
+    app: App, running_service: Any
+) -> None:
+    test = app()
+    give_accession(test, "S26-MAP")
+    test.radio(key="map").set_value("Probability").run()
+    assert not test.error
+    with httpx.Client(base_url=running_service.url) as client:
+        filed = client.get("/results", params={"accession": "S26-MAP"}).json()["results"]
+    assert len(filed) == 1
 
 
 def test_a_resolution_that_was_given_for_another_image_says_so(app: App) -> None:

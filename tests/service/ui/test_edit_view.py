@@ -44,7 +44,7 @@ def page() -> AppTest:
     test = AppTest.from_string(SCRIPT)
     test.session_state["answer"] = {
         "id": "r1",
-        "image": {"width": 40, "height": 20},
+        "image": {"width": 40, "height": 20, "sha256": "5a"},
         "nuclei": [{"id": 1}, {"id": 2}],
         "mask": {"data": base64.b64encode(buffer.getvalue()).decode()},
     }
@@ -87,3 +87,16 @@ def test_a_double_click_on_undo_undoes_what_there_is(page: AppTest) -> None:
     assert not page.exception
     assert not page.markdown
     assert "1 deleted" in report(page, {"id": "b", "toggle": 1})
+
+
+def test_changes_outlive_a_case_that_is_given_after_them(page: AppTest) -> None:
+    report(page, {"id": "a", "toggle": 1})
+    answer = page.session_state["answer"]
+    # The same nuclei, filed anew under an accession number.
+    page.session_state["answer"] = {**answer, "id": "r2"}
+    page.run()
+    assert "1 deleted" in page.markdown[0].value
+    # Other nuclei have changes of their own.
+    page.session_state["answer"] = {**answer, "id": "r3", "mask": {"data": "AAAA"}}
+    page.run()
+    assert not page.markdown
