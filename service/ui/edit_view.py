@@ -69,9 +69,14 @@ def show_edits(answer: Answer) -> None:
     if not edits:
         return
     count = edited_count(answer, edits)
+    where = (
+        "They are yours alone until you file them under “Review”."
+        if are_unfiled(answer)
+        else "They are filed."
+    )
     st.markdown(
         f"Your changes: **{len(edits.deleted)} deleted, {len(edits.drawn)} drawn**, which leaves"
-        f" **{count:,}** nuclei. {_where(answer, edits)}"
+        f" **{count:,}** nuclei. {where}"
     )
     left, right, _ = st.columns([1, 1, 2])
     left.button("Undo", key="undo", on_click=undo, args=(answer,), width="stretch")
@@ -89,10 +94,10 @@ def keep_as_filed(answer: Answer) -> None:
     st.session_state[f"filed {answer['id']}"] = edits_of(answer)
 
 
-def _where(answer: Answer, edits: Edits) -> str:
-    if st.session_state.get(f"filed {answer['id']}") == edits:
-        return "They are filed."
-    return "They are yours alone until you file them under “Review”."
+def are_unfiled(answer: Answer) -> bool:
+    """Return whether there are changes that are nowhere but in this tab."""
+    edits = edits_of(answer)
+    return bool(edits) and st.session_state.get(f"filed {answer['id']}") != edits
 
 
 def _history(answer: Answer) -> list[Edits]:

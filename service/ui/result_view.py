@@ -9,7 +9,14 @@ from service.ui.case import case_text
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
 from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
-from service.ui.edit_view import KEPT_RECEIPTS, edits_of, show_edits, take_edit, taken_edits
+from service.ui.edit_view import (
+    KEPT_RECEIPTS,
+    are_unfiled,
+    edits_of,
+    show_edits,
+    take_edit,
+    taken_edits,
+)
 from service.ui.pictures import Picture
 from service.ui.review_view import show_review
 from service.ui.session import (
@@ -92,7 +99,12 @@ def _show_picture(choices: Choices, picture: Picture, answer: Answer) -> None:
         edits=edits_of(answer),
     )
     show_viewer(
-        {**data, "result": answer["id"], "taken": taken_edits()[-KEPT_RECEIPTS:]},
+        {
+            **data,
+            "result": answer["id"],
+            "taken": taken_edits()[-KEPT_RECEIPTS:],
+            "unfiled": are_unfiled(answer),
+        },
         key="viewer",
         on_nucleus=_take_click,
         on_edit=lambda: take_edit(answer, "viewer"),

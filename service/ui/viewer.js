@@ -79,6 +79,12 @@ export default function (component) {
     views.set(frame, view);
   }
   view.untaken = view.untaken.filter((edit) => !(data.taken ?? []).includes(edit.id));
+  // A reload, the button "back" or a closed tab ends the session, and with it what is not on file.
+  if (data.editable) {
+    window.onbeforeunload = (event) => {
+      if (data.unfiled || view.untaken.length > 0) event.preventDefault();
+    };
+  }
   frame.style.aspectRatio = `${data.width} / ${data.height}`;
   frame.style.maxWidth = `calc(${data.width / data.height} * 32rem)`;
 

@@ -362,6 +362,23 @@ def test_quick_clicks_delete_each_what_was_clicked(app: Any, tile: Path) -> None
     app.page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     app.see("4 deleted, 1 drawn")
     expect(app.page.locator("polygon.drawn")).to_have_count(1)
+    # The browser asks before a reload loses what is not on file.
+    asked = []
+
+    def stay(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    app.page.on("dialog", stay)
+    with contextlib.suppress(sync_api.Error):
+        app.page.reload(timeout=5000)
+    assert asked == ["beforeunload"]
+    app.see("4 deleted, 1 drawn")
+    app.button("Discard all").click()
+    expect(app.page.locator("polygon.deleted")).to_have_count(0)
+    app.page.reload()
+    app.see("drop it into the side bar")
+    assert asked == ["beforeunload"]
 
 
 def test_a_batch_outlives_a_touch_of_the_page(app: Any, test_data: Path, stack: Any) -> None:
