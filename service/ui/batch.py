@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -85,18 +86,27 @@ class Batch:
     items: list[BatchItem] = field(default_factory=list)
     left_out: int = 0
     archive: bytes = b""
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def segment_next(self) -> None:
-        """Segment one image and keep what came of it; one that fails does not stop the rest."""
-        asked = {**self.parameters, "priority": "batch"}
-        item = _segment_one(self.client, self.waiting[0], asked, self.identity)
-        del self.waiting[0]
-        self.items.append(item)
+        """Segment one image and keep what came of it; one that fails does not stop the rest.
+
+        Streamlit begins the next run of the script before it has ended the last one: a second
+        thread waits here for the image that the first one sent, and sends it no second time.
+        """
+        with self._one_at_a_time:
+            if not self.waiting:
+                return
+            asked = {**self.parameters, "priority": "batch"}
+            item = _segment_one(self.client, self.waiting[0], asked, self.identity)
+            self.items.append(item)
+            del self.waiting[0]
 
     def stop(self) -> None:
-        """Leave the images that still wait as they are."""
-        self.left_out += len(self.waiting)
-        self.waiting.clear()
+        """Leave the images that still wait as they are, once the one that is sent is back."""
+        with self._one_at_a_time:
+            self.left_out += len(self.waiting)
+            self.waiting.clear()
 
 
 def _segment_one(

@@ -54,7 +54,7 @@ def _go_on(batch: Batch) -> None:
     st.button("Stop after this image", key="stop batch", on_click=batch.stop)
     while batch.waiting:
         batch.segment_next()
-        bar.progress(len(batch.items) / total, progress_text(batch))
+        bar.progress(min(1.0, len(batch.items) / total), progress_text(batch))
 
 
 def _show_results(batch: Batch, *, is_of_now: bool) -> None:

@@ -210,6 +210,20 @@ def test_review_accepts_corrects_the_count_and_rejects(app: Any, tile: Path, sta
     assert filed["current"]["review"]["reason"] == "Out of focus."
 
 
+def test_a_double_click_on_file_is_one_review(app: Any, tile: Path, stack: Any) -> None:
+    app.segment(tile)
+    app.tab("Review")
+    app.tick("Reject")
+    app.page.get_by_label("Reviewer").fill("pathologist-7")
+    app.page.get_by_label("Reason (not needed to accept)").fill("Out of focus.")
+    app.button("File the review").dblclick()
+    app.see("Status: cancelled")
+    running = app.page.locator("[data-test-script-state=running]")
+    expect(running).to_have_count(0)
+    expect(app.page.get_by_test_id("stAlert")).to_have_count(0)
+    assert stack.results()[0]["current"]["status"] == "cancelled"
+
+
 def draw_around(app: Any, x: float, y: float, radius: float = 12) -> None:
     """Drag once around a place in the image."""
     corners = [(x + dx * radius, y + dy * radius) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]
