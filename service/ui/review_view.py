@@ -1,11 +1,13 @@
 """A person's word on the result that is shown: accept it, correct it, or reject it."""
 
 import base64
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
 
-from service.ui.client import ServiceError
+from service.ui.client import KaryonClient, ServiceError
 from service.ui.drawing import Answer, labels_png
 from service.ui.edit_view import edited_count, edits_of, keep_as_filed
 from service.ui.editing import Edits, edited_labels
@@ -19,6 +21,29 @@ _ALLOWED = {
     "cancelled": [],
 }
 _STALE = 412
+
+
+@dataclass(slots=True)
+class _Filing:
+    """The one review of a state.
+
+    A second click begins a run while that of the first one is at the service, which Streamlit then
+    ends: the second waits for the answer to the first, which is its own.
+    """
+
+    is_done: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def file(self, client: KaryonClient, result_id: str, etag: str, review: dict[str, Any]) -> None:
+        """File it, unless it is on file.
+
+        Raises:
+            ServiceError: The service refuses or is away.
+        """
+        with self._lock:
+            if not self.is_done:
+                client.review(result_id, etag, review)
+                self.is_done = True
 
 
 def show_review(choices: Choices, answer: Answer) -> None:
@@ -42,8 +67,9 @@ def show_review(choices: Choices, answer: Answer) -> None:
     review = _ask(answer, edits_of(answer), status)
     if review is None:
         return
+    filing: _Filing = st.session_state.setdefault(f"filing {answer['id']} {etag}", _Filing())
     try:
-        choices.client.review(answer["id"], etag, review)
+        filing.file(choices.client, answer["id"], etag, review)
     except ServiceError as error:
         show_error(error)
         if error.status == _STALE:
@@ -52,7 +78,7 @@ def show_review(choices: Choices, answer: Answer) -> None:
     # On file from here on, whatever becomes of reading it back: that is the next run's.
     if review["decision"] == "edit":
         keep_as_filed(answer)
-    del st.session_state[seen_key]
+    st.session_state.pop(seen_key, None)
     st.rerun()
 
 

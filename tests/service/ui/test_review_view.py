@@ -62,3 +62,28 @@ def test_what_was_filed_is_not_called_a_failure(app: App, monkeypatch: pytest.Mo
     labelled(test.button, "Try again").click().run()
     assert not test.error
     assert "Status: **final**" in "".join(item.value for item in test.markdown)
+
+
+def test_a_run_that_is_ended_once_the_review_is_on_file_is_no_conflict(
+    app: App, running_service: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    test = app()
+
+    def end(*_: object) -> None:
+        message = "Streamlit ends the run of the first click where it touches the session"
+        raise RuntimeError(message)
+
+    labelled(test.radio, "Decision").set_value("Correct")
+    labelled(test.text_input, "Reviewer").set_value("pathologist-7")
+    labelled(test.text_area, "Reason").set_value("Two are debris.")
+    pressed = labelled(test.button, "File the review")
+    with monkeypatch.context() as patched:
+        patched.setattr("service.ui.review_view.keep_as_filed", end)
+        pressed.click().run()
+        assert test.exception
+    pressed.click().run()
+    assert not test.exception
+    assert not test.error, "the second click's"
+    shown = test.session_state["shown result"]
+    assert KaryonClient(running_service.url).result(shown)[0]["current"]["status"] == "corrected"
+    assert "Status: **corrected**" in "".join(item.value for item in test.markdown)
