@@ -1,6 +1,7 @@
 """Nuclei deleted and drawn in the picture: taken from the viewer, shown, undone."""
 
 import hashlib
+import threading
 from typing import Any
 
 import streamlit as st
@@ -24,11 +25,18 @@ def take_edit(answer: Answer, viewer_key: str) -> None:
     while the app is at work, Streamlit hands on the later alone.
     """
     event: dict[str, Any] | None = st.session_state[viewer_key].get("edit")
-    taken = taken_edits()
-    for change in () if event is None else event["edits"]:
-        if change["id"] not in taken:
-            taken.append(change["id"])
-            _make(answer, change)
+    taken, history = taken_edits(), _history(answer)
+    lock: threading.Lock = st.session_state.setdefault("edits lock", threading.Lock())
+    trouble = ""
+    # The run of the next click begins in a second thread before this one has ended, and this one
+    # ends where it touches the session: until all is made and taken, it does not.
+    with lock:
+        for change in () if event is None else event["edits"]:
+            if change["id"] not in taken:
+                trouble = _make(answer, history, change) or trouble
+                taken.append(change["id"])
+    if trouble:
+        st.session_state["edit error"] = trouble
 
 
 def taken_edits() -> list[str]:
@@ -37,14 +45,14 @@ def taken_edits() -> list[str]:
     return taken
 
 
-def _make(answer: Answer, change: dict[str, Any]) -> None:
+def _make(answer: Answer, history: list[Edits], change: dict[str, Any]) -> str:
+    """Make one change; return why it cannot be made, or nothing."""
     if change["result"] != answer["id"]:
         # Its numbers mean other nuclei now.
-        st.session_state["edit error"] = (
+        return (
             "The outlines had just changed when your click arrived. Look at them, and do it again."
         )
-        return
-    image, edits = answer["image"], edits_of(answer)
+    image, edits = answer["image"], history[-1]
     try:
         if "outline" in change:
             outline = read_outline(change["outline"], image["width"], image["height"])
@@ -55,10 +63,10 @@ def _make(answer: Answer, change: dict[str, Any]) -> None:
             made = edits.toggle(int(change["toggle"]))
         edited_labels(labels_png(answer), made)
     except EditError as error:
-        st.session_state["edit error"] = str(error)
-        return
+        return str(error)
     if made != edits:
-        _history(answer).append(made)
+        history.append(made)
+    return ""
 
 
 def show_edits(answer: Answer) -> None:
@@ -116,8 +124,9 @@ def _history_key(answer: Answer) -> str:
 
 def undo(answer: Answer) -> None:
     """Take the last change back; nothing where a first click has taken back the only one."""
-    if len(_history(answer)) > 1:
-        _history(answer).pop()
+    history = _history(answer)
+    if len(history) > 1:
+        history.pop()
 
 
 def _discard(answer: Answer) -> None:

@@ -12,6 +12,8 @@ pytest.importorskip("streamlit", reason="needs the extra `ui`")
 
 from streamlit.testing.v1 import AppTest
 
+from service.ui import edit_view
+
 CORNERS = [[2.0, 2.0], [6.0, 2.0], [6.0, 6.0], [2.0, 6.0]]
 ELSEWHERE = [[22.0, 2.0], [26.0, 2.0], [26.0, 6.0], [22.0, 6.0]]
 POINTS = "2.00,2.00 6.00,2.00 6.00,6.00 2.00,6.00"
@@ -100,3 +102,19 @@ def test_changes_outlive_a_case_that_is_given_after_them(page: AppTest) -> None:
     page.session_state["answer"] = {**answer, "id": "r3", "mask": {"data": "AAAA"}}
     page.run()
     assert not page.markdown
+
+
+def test_a_run_that_is_ended_takes_no_change_that_it_does_not_make(
+    page: AppTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(*_: object) -> None:
+        message = "Streamlit ends the run for the next click's"
+        raise RuntimeError(message)
+
+    first, second = {"id": "a", "toggle": 1}, {"id": "b", "toggle": 2}
+    with monkeypatch.context() as patched:
+        patched.setattr(edit_view, "edited_labels", end)
+        page.session_state["event"] = {"edits": [{"result": "r1", **first}]}
+        page.run()
+        assert page.exception
+    assert "2 deleted" in report(page, first, second)
