@@ -210,30 +210,6 @@ def test_review_accepts_corrects_the_count_and_rejects(app: Any, tile: Path, sta
     assert filed["current"]["review"]["reason"] == "Out of focus."
 
 
-def test_a_double_click_on_file_is_one_review(app: Any, tile: Path, stack: Any) -> None:
-    app.segment(tile)
-    app.tab("Review")
-    app.tick("Reject")
-    app.page.get_by_label("Reviewer").fill("pathologist-7")
-    app.page.get_by_label("Reason (not needed to accept)").fill("Out of focus.")
-    app.button("File the review").dblclick()
-    app.see("Status: cancelled")
-    running = app.page.locator("[data-test-script-state=running]")
-    expect(running).to_have_count(0)
-    expect(app.page.get_by_test_id("stAlert")).to_have_count(0)
-    assert stack.results()[0]["current"]["status"] == "cancelled"
-
-
-def draw_around(app: Any, x: float, y: float, radius: float = 12) -> None:
-    """Drag once around a place in the image."""
-    corners = [(x + dx * radius, y + dy * radius) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-    app.page.mouse.move(*app.at(*corners[0]))
-    app.page.mouse.down()
-    for corner in (*corners[1:], corners[0]):
-        app.page.mouse.move(*app.at(*corner), steps=3)
-    app.page.mouse.up()
-
-
 def test_review_deletes_by_click_and_adds_by_drawing(app: Any, tile: Path, stack: Any) -> None:
     app.segment(tile)
     count, result_id = app.count(), stack.results()[0]["id"]
@@ -246,7 +222,7 @@ def test_review_deletes_by_click_and_adds_by_drawing(app: Any, tile: Path, stack
     app.see("1 deleted, 0 drawn")
 
     app.button("Draw").click()
-    draw_around(app, 300, 150)
+    app.draw_around(300, 150)
     app.see("1 deleted, 1 drawn")
     # Corner by corner, on empty stroma.
     for corner in ((330, 110), (350, 110), (340, 130)):
@@ -355,55 +331,3 @@ def test_a_service_that_restarts_is_waited_for_and_the_image_is_kept(
     # It goes on by itself, with the image and the threshold that were chosen.
     app.wait_for_count_other_than(before)
     assert float(app.slider("Threshold").input_value()) > 0.61
-
-
-def test_quick_clicks_delete_each_what_was_clicked(app: Any, tile: Path) -> None:
-    app.segment(tile)
-    app.button("Delete").click()
-    places = [app.nuclei.nth(number).bounding_box() for number in (20, 40, 60, 80)]
-    for box in places:
-        # Faster than the app answers, without waiting for anything.
-        app.page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    app.see("4 deleted, 0 drawn")
-    expect(app.page.locator("polygon.deleted")).to_have_count(4)
-    app.button("Draw").click()
-    draw_around(app, 300, 150)
-    draw_around(app, 340, 115)
-    app.see("4 deleted, 2 drawn")
-    # A double click erases the one drawn nucleus that it is on.
-    app.button("Delete").click()
-    box = app.page.locator("polygon.drawn").first.bounding_box()
-    app.page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    app.see("4 deleted, 1 drawn")
-    expect(app.page.locator("polygon.drawn")).to_have_count(1)
-    # The browser asks before a reload loses what is not on file.
-    asked = []
-
-    def stay(dialog: Any) -> None:
-        asked.append(dialog.type)
-        dialog.dismiss()
-
-    app.page.on("dialog", stay)
-    with contextlib.suppress(sync_api.Error):
-        app.page.reload(timeout=5000)
-    assert asked == ["beforeunload"]
-    app.see("4 deleted, 1 drawn")
-    app.button("Discard all").click()
-    expect(app.page.locator("polygon.deleted")).to_have_count(0)
-    app.page.reload()
-    app.see("drop it into the side bar")
-    assert asked == ["beforeunload"]
-
-
-def test_a_batch_outlives_a_touch_of_the_page(app: Any, test_data: Path, stack: Any) -> None:
-    before = len(stack.results())
-    app.mode("Batch")
-    app.see("for all files")
-    names = ("tnbc_p08_2", "nucls_test_1", "nucls_test_2", "tnbc_p07_1")
-    app.drop(*(test_data / "images" / f"{name}.png" for name in names))
-    app.button("Segment all").click()
-    app.see(re.compile(r"\d of 4: "))
-    press(app.slider("Threshold"), "ArrowRight", 3)
-    app.see("4 of 4 images segmented.")
-    app.see("of the files and choices before")
-    assert len(stack.results()) == before + 4
