@@ -6,6 +6,7 @@ import streamlit as st
 
 from service.ui import words
 from service.ui.batch_view import show_batch
+from service.ui.case import BATCH, subject_of
 from service.ui.compare_view import show_comparison
 from service.ui.result_view import show_result
 from service.ui.sidebar import choose_picture, choose_service
@@ -59,7 +60,7 @@ def main() -> None:
         label_visibility="collapsed",
     )
     picture = None if mode == "Batch" else choose_picture()
-    choices = choose_service()
+    choices = choose_service(BATCH if mode == "Batch" else subject_of(picture))
     if choices is None:
         return
     if mode == "Batch":

@@ -1,11 +1,13 @@
 """Many images at once, and the ZIP of what came of them; knows of no Streamlit."""
 
+import base64
 import csv
 import io
 import json
+import threading
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, Final
 
@@ -59,42 +61,65 @@ class BatchItem:
         }
 
 
-def segment_all(
-    client: KaryonClient,
-    pictures: Sequence[Picture],
-    parameters: Parameters,
-    identity: dict[str, str],
-    on_done: Callable[[int, BatchItem], None],
-) -> list[BatchItem]:
-    """Segment one image after the other; one that fails does not stop the rest.
+@dataclass(slots=True)
+class Batch:
+    """Images on their way through the service, one after the other, and what came of them so far.
 
     They wait in the service's class `batch`, behind whoever looks at a single image.
 
-    Args:
+    Attributes:
         client: The service.
-        pictures: The images.
+        waiting: The images that are still to be segmented, the next one first.
         parameters: Query parameters, `model` among them.
         identity: Form fields of the case.
-        on_done: Told how many are done, and the last of them.
+        made_of: What it was begun with, to tell whether that has changed since.
+        items: What came of the images so far.
+        left_out: How many images were left when it was stopped.
+        archive: The ZIP of it all, once it is made.
     """
-    items = []
-    for number, picture in enumerate(pictures, start=1):
-        items.append(_segment_one(client, picture, {**parameters, "priority": "batch"}, identity))
-        on_done(number, items[-1])
-    return items
+
+    client: KaryonClient
+    waiting: list[Picture]
+    parameters: Parameters
+    identity: dict[str, str]
+    made_of: object
+    items: list[BatchItem] = field(default_factory=list)
+    left_out: int = 0
+    archive: bytes = b""
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def segment_next(self) -> None:
+        """Segment one image and keep what came of it; one that fails does not stop the rest.
+
+        Streamlit begins the next run of the script before it has ended the last one: a second
+        thread waits here for the image that the first one sent, and sends it no second time.
+        """
+        with self._one_at_a_time:
+            if not self.waiting:
+                return
+            asked = {**self.parameters, "priority": "batch"}
+            item = _segment_one(self.client, self.waiting[0], asked, self.identity)
+            self.items.append(item)
+            del self.waiting[0]
+
+    def stop(self) -> None:
+        """Leave the images that still wait as they are, once the one that is sent is back."""
+        with self._one_at_a_time:
+            self.left_out += len(self.waiting)
+            self.waiting.clear()
 
 
 def _segment_one(
     client: KaryonClient, picture: Picture, parameters: Parameters, identity: dict[str, str]
 ) -> BatchItem:
+    # One request for figures and outlines: each is a record, and may go to the laboratory system.
+    asked = {**parameters, "include": "nuclei,mask", "mask": "overlay"}
     try:
-        asked = {**parameters, "include": "nuclei"}
         content = client.segment(picture.content, picture.name, asked, identity)
-        drawn = {**parameters, "format": "png", "mask": "overlay"}
-        overlay = client.segment(picture.content, picture.name, drawn, identity)
     except ServiceError as error:
         return BatchItem(picture.name, error=f"{error} {error.remedy}".strip())
-    return BatchItem(picture.name, json.loads(content), content, overlay)
+    answer = json.loads(content)
+    return BatchItem(picture.name, answer, content, base64.b64decode(answer["mask"]["data"]))
 
 
 def to_zip(items: Sequence[BatchItem]) -> bytes:

@@ -20,6 +20,20 @@ PATIENCE_S: Final = 10.0
 UNREACHABLE: Final = "unreachable"
 """The `problem` of a `ServiceError` where there is no service; it may be starting."""
 _BUSY: Final = (429, 503)
+_OF_A_PROXY: Final = {
+    413: (
+        "The image is too large for a proxy before the service",
+        "Send a smaller region or a compressed image, or let the proxy take larger bodies.",
+    ),
+    429: ("A proxy before the service has too many requests", "Wait a moment, then try again."),
+    502: ("A proxy does not reach the service", "Wait a moment, then try again."),
+    503: ("A proxy does not reach the service", "Wait a moment, then try again."),
+    504: (
+        "A proxy did not wait for the service",
+        "Send a smaller region, or let the proxy wait longer.",
+    ),
+}
+"""HTTP status to title and remedy."""
 
 Parameters = dict[str, str]
 """Query parameters of `POST /segment`."""
@@ -147,6 +161,9 @@ class KaryonClient:
             while True:
                 response = client.request(method, path, headers=headers, **options)
                 if response.is_success:
+                    # Karyon never answers so: it is a page of something in between, and no result.
+                    if response.headers.get("Content-Type", "").startswith("text/html"):
+                        raise _foreign(response.status_code)
                     return response
                 wait_s = _told_to_wait_s(response)
                 if wait_s is None or time.monotonic() + wait_s > deadline_s:
@@ -189,13 +206,15 @@ def _told_to_wait_s(response: httpx.Response) -> float | None:
 
 
 def _foreign(status: int) -> ServiceError:
-    """Return what to say of an answer that no Karyon gives."""
-    return ServiceError(
-        f"HTTP status {status}",
-        "The answer is none of Karyon's.",
-        remedy="Look whether KARYON_URL names the service itself.",
-        status=status,
+    """Return what to say of an answer that no Karyon gives; a proxy may stand in between."""
+    title, remedy = _OF_A_PROXY.get(
+        status,
+        (
+            f"HTTP status {status}",
+            "Look whether KARYON_URL names the service itself, not a page that asks to log in.",
+        ),
     )
+    return ServiceError(title, "The answer is none of Karyon's.", remedy=remedy, status=status)
 
 
 def _to_error(response: httpx.Response, client: httpx.Client) -> ServiceError:

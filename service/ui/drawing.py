@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from service.ui.editing import Edits, Outline
+from service.ui.editing import Edits, drawn_points
 
 Nucleus = dict[str, Any]
 Answer = dict[str, Any]
@@ -86,11 +86,6 @@ def viewer_data(
 def points(contour: list[list[int]]) -> str:
     """Return a contour as SVG's `points`, through the middles of the border pixels."""
     return " ".join(f"{x + 0.5:g},{y + 0.5:g}" for x, y in contour)
-
-
-def drawn_points(outline: Outline) -> str:
-    """Return an outline that somebody drew as SVG's `points`."""
-    return " ".join(f"{x:.2f},{y:.2f}" for x, y in outline)
 
 
 def labels_png(answer: Answer) -> bytes:

@@ -29,7 +29,7 @@ class Edits:
 
     Attributes:
         deleted: Numbers of the nuclei that are none.
-        drawn: Outlines of the nuclei that were missed. They count as -1, -2 and so on.
+        drawn: Outlines of the nuclei that were missed.
     """
 
     deleted: frozenset[int] = frozenset()
@@ -39,15 +39,26 @@ class Edits:
         return bool(self.deleted or self.drawn)
 
     def toggle(self, number: int) -> "Edits":
-        """Delete a nucleus, or take it back where it is deleted; a drawn one goes for good."""
-        if number < 0:
-            kept = (item for place, item in enumerate(self.drawn, start=1) if place != -number)
-            return replace(self, drawn=tuple(kept))
+        """Delete a nucleus of the model's, or take it back where it is deleted."""
         return replace(self, deleted=self.deleted ^ {number})
+
+    def erase(self, points: str) -> "Edits":
+        """Drop what was drawn, named by its corners: a place in the list soon means another one.
+
+        Args:
+            points: As `drawn_points` returns. Where no such outline is, nothing changes.
+        """
+        kept = (outline for outline in self.drawn if drawn_points(outline) != points)
+        return replace(self, drawn=tuple(kept))
 
     def draw(self, outline: Outline) -> "Edits":
         """Add a nucleus."""
         return replace(self, drawn=(*self.drawn, outline))
+
+
+def drawn_points(outline: Outline) -> str:
+    """Return an outline that somebody drew as SVG's `points`."""
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in outline)
 
 
 def read_outline(corners: Iterable[Any], width_px: int, height_px: int) -> Outline:

@@ -5,10 +5,18 @@ import html
 import streamlit as st
 
 from service.ui import words
+from service.ui.case import case_text
 from service.ui.client import ServiceError
 from service.ui.download_view import show_downloads
 from service.ui.drawing import Answer, area_histogram, area_key, nuclei_table, viewer_data
-from service.ui.edit_view import edits_of, show_edits, take_edit
+from service.ui.edit_view import (
+    KEPT_RECEIPTS,
+    are_unfiled,
+    edits_of,
+    show_edits,
+    take_edit,
+    taken_edits,
+)
 from service.ui.pictures import Picture
 from service.ui.review_view import show_review
 from service.ui.session import (
@@ -58,6 +66,7 @@ def show_figures(answer: Answer) -> None:
         f"Count interval: {words.interval_text(answer)}",
         f"Resolution: {words.resolution_text(answer)}.",
         words.origin_text(answer),
+        f"Case: {case_text(answer['identity']) or 'none'}.",
     )
     st.html(f'<p class="figure-note">{"<br>".join(html.escape(note) for note in notes)}</p>')
     if answer["quality"]["review_recommended"]:
@@ -90,7 +99,15 @@ def _show_picture(choices: Choices, picture: Picture, answer: Answer) -> None:
         edits=edits_of(answer),
     )
     show_viewer(
-        data, key="viewer", on_nucleus=_take_click, on_edit=lambda: take_edit(answer, "viewer")
+        {
+            **data,
+            "result": answer["id"],
+            "taken": taken_edits()[-KEPT_RECEIPTS:],
+            "unfiled": are_unfiled(answer),
+        },
+        key="viewer",
+        on_nucleus=_take_click,
+        on_edit=lambda: take_edit(answer, "viewer"),
     )
     show_edits(answer)
     if choices.map_kind is not None:

@@ -1,11 +1,13 @@
 """A person's word on the result that is shown: accept it, correct it, or reject it."""
 
 import base64
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
 
-from service.ui.client import ServiceError
+from service.ui.client import KaryonClient, ServiceError
 from service.ui.drawing import Answer, labels_png
 from service.ui.edit_view import edited_count, edits_of, keep_as_filed
 from service.ui.editing import Edits, edited_labels
@@ -19,6 +21,29 @@ _ALLOWED = {
     "cancelled": [],
 }
 _STALE = 412
+
+
+@dataclass(slots=True)
+class _Filing:
+    """The one review of a state.
+
+    A second click begins a run while that of the first one is at the service, which Streamlit then
+    ends: the second waits for the answer to the first, which is its own.
+    """
+
+    is_done: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def file(self, client: KaryonClient, result_id: str, etag: str, review: dict[str, Any]) -> None:
+        """File it, unless it is on file.
+
+        Raises:
+            ServiceError: The service refuses or is away.
+        """
+        with self._lock:
+            if not self.is_done:
+                client.review(result_id, etag, review)
+                self.is_done = True
 
 
 def show_review(choices: Choices, answer: Answer) -> None:
@@ -42,31 +67,34 @@ def show_review(choices: Choices, answer: Answer) -> None:
     review = _ask(answer, edits_of(answer), status)
     if review is None:
         return
+    filing: _Filing = st.session_state.setdefault(f"filing {answer['id']} {etag}", _Filing())
     try:
-        choices.client.review(answer["id"], etag, review)
-        st.session_state[seen_key] = choices.client.result(answer["id"])
-        if review["decision"] == "edit":
-            keep_as_filed(answer)
+        filing.file(choices.client, answer["id"], etag, review)
     except ServiceError as error:
         show_error(error)
         if error.status == _STALE:
             st.button("Show how it stands now", on_click=lambda: st.session_state.pop(seen_key))
         return
+    # On file from here on, whatever becomes of reading it back: that is the next run's.
+    if review["decision"] == "edit":
+        keep_as_filed(answer)
+    st.session_state.pop(seen_key, None)
     st.rerun()
 
 
 def _ask(answer: Answer, edits: Edits, status: str) -> dict[str, Any] | None:
     """Return the review that was just filled in; None where there is none, or something lacks."""
-    with st.form("review", border=False):
-        # The browser sends the place of a choice, not its name. Were it the same widget after the
-        # first review, a click on "Correct" in the page before would be taken for "Reject" in the
-        # shorter list of the next. And nothing is chosen for anybody.
+    of_state = f"{answer['id']} {status}"
+    with st.form(f"review {of_state}", border=False):
+        # Were these the same widgets after the first review, a late click in the page before would
+        # be a choice in the shorter list of the next, or a second review, and the reason for one
+        # result would be filed with another. And nothing is chosen for anybody.
         title = st.radio(
             "Decision",
             _ALLOWED[status],
             index=None,
             horizontal=True,
-            key=f"decision {answer['id']} {status}",
+            key=f"decision {of_state}",
         )
         left, right = st.columns(2)
         count = None
@@ -84,9 +112,9 @@ def _ask(answer: Answer, edits: Edits, status: str) -> dict[str, Any] | None:
             )
         reviewer = right.text_input("Reviewer", max_chars=255, key="reviewer").strip()
         reason = st.text_area(
-            "Reason (not needed to accept)", max_chars=4000, height=68, key="reason"
+            "Reason (not needed to accept)", max_chars=4000, height=68, key=f"reason {of_state}"
         ).strip()
-        if not st.form_submit_button("File the review", type="primary", key="file_review"):
+        if not st.form_submit_button("File the review", type="primary", key=f"file {of_state}"):
             return None
     decision = None if title is None else DECISIONS[title]
     missing = _missing(decision, reviewer, reason, edits)

@@ -1,7 +1,7 @@
 """What the views share within one run of the script: the service, the asking, the errors."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import streamlit as st
@@ -100,11 +100,17 @@ def answer_with_nuclei(choices: Choices, picture: Picture, *, model: str) -> tup
 
 
 def map_over_image(choices: Choices, picture: Picture, *, model: str) -> bytes | None:
-    """Return the map that was chosen as a PNG file; says so where the model has none."""
-    if choices.map_kind is None:
+    """Return the map that was chosen as a PNG file; says so where the model has none.
+
+    It is looked at, not filed under the case: the laboratory system has the result itself.
+    """
+    kind = choices.map_kind
+    if kind is None:
         return None
     try:
-        return segmented(choices, picture, model=model, format="png", mask=choices.map_kind)
+        return segmented(
+            replace(choices, identity={}), picture, model=model, format="png", mask=kind
+        )
     except ServiceError as error:
         show_error(error)
         return None

@@ -72,8 +72,18 @@ export default function (component) {
   let view = views.get(frame);
   if (!view || view.name !== data.name) {
     const whole = { x: 0, y: 0, width: data.width, height: data.height };
-    view = { ...whole, name: data.name, mode: "mark", corners: [], cross: null, pointers: new Map() };
+    view = {
+      ...whole, name: data.name, mode: "mark", corners: [], cross: null, pointers: new Map(),
+      token: Math.random().toString(36).slice(2), edits: 0, untaken: [],
+    };
     views.set(frame, view);
+  }
+  view.untaken = view.untaken.filter((edit) => !(data.taken ?? []).includes(edit.id));
+  // A reload, the button "back" or a closed tab ends the session, and with it what is not on file.
+  if (data.editable) {
+    window.onbeforeunload = (event) => {
+      if (data.unfiled || view.untaken.length > 0) event.preventDefault();
+    };
   }
   frame.style.aspectRatio = `${data.width} / ${data.height}`;
   frame.style.maxWidth = `calc(${data.width / data.height} * 32rem)`;
@@ -119,6 +129,16 @@ export default function (component) {
     find(".hint").textContent = HINTS[data.markable ? mode : "look"];
     showPending();
   };
+  // Of two reports that come while the app is at work it gets the later alone, so each says all
+  // that the app has not said to have.
+  const report = () => {
+    if (view.untaken.length > 0) setTriggerValue("edit", { edits: view.untaken });
+  };
+  const edit = (change) => {
+    view.edits += 1;
+    view.untaken.push({ id: `${view.token}-${view.edits}`, result: data.result, ...change });
+    report();
+  };
   const finish = () => {
     if (view.corners.length < 3) return;
     const outline = view.corners;
@@ -126,7 +146,7 @@ export default function (component) {
     // Shown at once; what the app makes of it comes with the next data.
     find(".outlines").append(outlineOf(0, outline.map((corner) => corner.join(",")).join(" "), "drawn"));
     showPending();
-    setTriggerValue("edit", { outline });
+    edit({ outline });
   };
   const addCorner = (x, y) => {
     view.corners.push([Math.round(x * 100) / 100, Math.round(y * 100) / 100]);
@@ -134,7 +154,8 @@ export default function (component) {
   };
   const toggle = (outline) => {
     outline.classList.toggle("deleted");
-    setTriggerValue("edit", { toggle: Number(outline.dataset.id) });
+    const id = Number(outline.dataset.id);
+    edit(id < 0 ? { erase: outline.getAttribute("points") } : { toggle: id });
   };
   const click = (outline) => {
     const id = Number(outline?.dataset?.id ?? 0);
@@ -143,6 +164,7 @@ export default function (component) {
       svg.querySelector(".marked")?.classList.remove("marked");
       outline.classList.add("marked");
       setTriggerValue("nucleus", id);
+      report();
     }
   };
 

@@ -41,8 +41,11 @@ def show_viewer(
         key: Of the element; its zoom is kept for as long as the key stays.
         on_nucleus: Called after a click on a nucleus; `nucleus` of the element's state has its
             number. None where a click does nothing.
-        on_edit: Called after the user deleted or drew a nucleus; `edit` of the element's state is
-            `{"toggle": number}` or `{"outline": corners}`. None where nothing can be edited.
+        on_edit: Called after the user deleted or drew a nucleus; `edit` of the element's state has
+            all `edits` that `data["taken"]` does not name yet, each with its `id`, the `result`
+            that it was made on, and `toggle` (number of a nucleus), `erase` (points of a drawn
+            one) or `outline` (corners). None where nothing can be edited. While `data["unfiled"]`
+            is true, or an edit is not taken, the browser asks before it leaves the page.
     """
     assets = files("service.ui")
     component = st.components.v2.component(

@@ -195,6 +195,17 @@ class AppPage:
         box = self.picture.bounding_box()
         return box["x"] + x / 512 * box["width"], box["y"] + y / 512 * box["height"]
 
+    def draw_around(self, x: float, y: float, radius: float = 12) -> None:
+        """Drag once around a place in the image."""
+        corners = [
+            (x + dx * radius, y + dy * radius) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))
+        ]
+        self.page.mouse.move(*self.at(*corners[0]))
+        self.page.mouse.down()
+        for corner in (*corners[1:], corners[0]):
+            self.page.mouse.move(*self.at(*corner), steps=3)
+        self.page.mouse.up()
+
     def view_box(self) -> list[float]:
         return [float(number) for number in self.picture.get_attribute("viewBox").split()]
 

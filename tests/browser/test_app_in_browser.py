@@ -210,16 +210,6 @@ def test_review_accepts_corrects_the_count_and_rejects(app: Any, tile: Path, sta
     assert filed["current"]["review"]["reason"] == "Out of focus."
 
 
-def draw_around(app: Any, x: float, y: float, radius: float = 12) -> None:
-    """Drag once around a place in the image."""
-    corners = [(x + dx * radius, y + dy * radius) for dx, dy in ((1, 0), (0, 1), (-1, 0), (0, -1))]
-    app.page.mouse.move(*app.at(*corners[0]))
-    app.page.mouse.down()
-    for corner in (*corners[1:], corners[0]):
-        app.page.mouse.move(*app.at(*corner), steps=3)
-    app.page.mouse.up()
-
-
 def test_review_deletes_by_click_and_adds_by_drawing(app: Any, tile: Path, stack: Any) -> None:
     app.segment(tile)
     count, result_id = app.count(), stack.results()[0]["id"]
@@ -232,7 +222,7 @@ def test_review_deletes_by_click_and_adds_by_drawing(app: Any, tile: Path, stack
     app.see("1 deleted, 0 drawn")
 
     app.button("Draw").click()
-    draw_around(app, 300, 150)
+    app.draw_around(300, 150)
     app.see("1 deleted, 1 drawn")
     # Corner by corner, on empty stroma.
     for corner in ((330, 110), (350, 110), (340, 130)):

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("streamlit", reason="needs the extra `ui`")
 
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 
@@ -76,6 +77,8 @@ def app(
     running_service: Process, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """Start the app's script; it runs once, with a sample chosen unless told otherwise."""
+    # All of Streamlit's tests are one session, which would know the answers of the test before.
+    st.cache_data.clear()
 
     def start(*, url: str | None = None, sample: str | None = "256") -> AppTest:
         monkeypatch.setenv("KARYON_URL", url or running_service.url)

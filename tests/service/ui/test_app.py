@@ -31,6 +31,11 @@ def texts(test: Any) -> str:
     return "\n".join(str(getattr(item, "value", None) or item.proto.body) for item in shown)
 
 
+def give_accession(test: Any, number: str) -> None:
+    next(item for item in test.text_input if item.label == "Accession").set_value(number)
+    next(item for item in test.button if item.label == "Use this case").click().run()
+
+
 def last_result(url: str) -> dict[str, Any]:
     with httpx.Client(base_url=url) as client:
         result: dict[str, Any] = client.get("/results", params={"limit": 1}).json()["results"][0]
@@ -127,14 +132,14 @@ def test_every_format_is_offered_and_made(app: App) -> None:
 
 def test_identifiers_are_filed(app: App, running_service: Any) -> None:
     test = app(sample=None)
-    test.text_input(key="accession").set_value("S26-77").run()
+    give_accession(test, "S26-77")
     test.selectbox(key="sample").select_index(1).run()
     assert last_result(running_service.url)["accession"] == "S26-77"
 
 
 def test_a_refusal_says_what_to_do(app: App) -> None:
     test = app()
-    test.text_input(key="accession").set_value("no good!").run()
+    give_accession(test, "no good!")
     assert not test.exception
     (error,) = test.error
     assert "accession" in error.value
@@ -145,7 +150,7 @@ def test_a_refusal_says_what_to_do(app: App) -> None:
 def review(test: Any, decision: str, reviewer: str, reason: str) -> None:
     next(item for item in test.radio if item.label == "Decision").set_value(decision)
     test.text_input(key="reviewer").set_value(reviewer)
-    test.text_area(key="reason").set_value(reason)
+    test.text_area[0].set_value(reason)
     next(item for item in test.button if item.label == "File the review").click().run()
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.ui.editing import EditError, Edits, edited_labels, read_outline
+from service.ui.editing import EditError, Edits, drawn_points, edited_labels, read_outline
 
 SQUARE = ((10.0, 10.0), (14.5, 10.0), (14.5, 14.5), (10.0, 14.5))
 
@@ -66,8 +66,9 @@ def test_what_lies_within_another_is_refused_until_that_one_goes(
 def test_a_drawn_nucleus_is_deleted_for_good() -> None:
     other = ((1.0, 1.0), (2.0, 1.0), (2.0, 2.0))
     edits = Edits().draw(SQUARE).draw(other)
-    assert edits.toggle(-1).drawn == (other,)
-    assert edits.toggle(-2).drawn == (SQUARE,)
+    assert edits.erase(drawn_points(SQUARE)).drawn == (other,)
+    assert edits.erase(drawn_points(other)).drawn == (SQUARE,)
+    assert edits.erase("9.00,9.00") == edits
 
 
 def test_outlines_end_at_the_border_and_need_three_corners() -> None:
