@@ -131,13 +131,47 @@ def exchange(port: int, request: bytes) -> bytes:
     return bytes(received)
 
 
+def sends(connection: socket.socket, pieces: list[bytes]) -> bool:
+    """Send one piece after the other; tell whether all of them could be sent."""
+    try:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.005)
+    except ConnectionError:
+        return False
+    return True
+
+
 def test_endless_headers_are_refused(server: Server) -> None:
     head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 40_000
     answer = exchange(server.port, head)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"/problems/headers-too-large" in answer
+    # One that comes whole, in a single piece, is no smaller; nor is a long line.
+    assert exchange(server.port, head + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    line = b"GET /health/live?" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert exchange(server.port, line).startswith(b"HTTP/1.1 431 ")
     fits = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: " + b"a" * 20_000
     assert exchange(server.port, fits + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("endless", [b"3\r\nabc\r\n0\r\nX-Long: ", b"3;extension="])
+def test_a_chunked_body_cannot_bring_endless_headers_after_all(
+    server: Server, endless: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + endless
+        )
+        # 12 MB; the connection breaks long before they are all sent.
+        assert not sends(connection, [b"a" * 65_536] * 200)
+
+
+def test_many_requests_at_once_are_no_long_one(server: Server) -> None:
+    one = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"a" * 2_000 + b"\r\n\r\n"
+    last = one.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    assert exchange(server.port, one * 40 + last).count(b"HTTP/1.1 200 ") == 41
 
 
 def test_headers_that_do_not_come_are_not_waited_for(
