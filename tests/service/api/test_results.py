@@ -231,7 +231,10 @@ WHOLE = {"size": [256, 256], "counts": [0, 256 * 256]}
         ({"decision": "accept", "count": 3}, "decision"),
         ({"decision": "reject", "reason": None}, "reason"),
         ({"decision": "accept", "reviewer": "a\0b"}, "reviewer"),
+        ({"decision": "accept", "reviewer": "  "}, "reviewer"),
+        ({"decision": "reject", "reason": " \n\t"}, "reason"),
         ({"decision": "accept", "colour": "red"}, "colour"),
+        ({"decision": "edit", "labels": {"encoding": "png", "data": "\u00e4AAA"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": "?"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": "AAAA"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": PNG_64}}, "labels"),
@@ -240,6 +243,14 @@ WHOLE = {"size": [256, 256], "counts": [0, 256 * 256]}
         (
             {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
                 {"size": [256, 256], "counts": [1, 2]}]}}, "labels",
+        ),
+        (
+            {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
+                {"size": [256, 256], "counts": [2**40, 5, 256 * 256 - 5 - 2**40]}]}}, "labels",
+        ),
+        (
+            {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
+                {"size": [256, 256], "counts": [256 * 256]}]}}, "labels",
         ),
         (
             {"decision": "edit", "count": 2, "labels": {"encoding": "rle", "nuclei": [WHOLE]}},
