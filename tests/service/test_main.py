@@ -174,6 +174,24 @@ def test_many_requests_at_once_are_no_long_one(server: Server) -> None:
     assert exchange(server.port, one * 40 + last).count(b"HTTP/1.1 200 ") == 41
 
 
+def test_head_is_get_without_the_body(server: Server) -> None:
+    def asked(method: str, path: str) -> tuple[bytes, bytes]:
+        request = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        head, _, body = exchange(server.port, request.encode()).partition(b"\r\n\r\n")
+        changing = (b"date:", b"x-request-id:")
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(changing)]
+        return b"\n".join(lines), body
+
+    for path in ("/health/live", "/health/startup", "/models", "/docs", "/problems", "/nowhere"):
+        head, body = asked("HEAD", path)
+        wanted, full = asked("GET", path)
+        assert (head, body) == (wanted, b""), path
+        assert f"content-length: {len(full)}".encode() in head.lower()
+    assert asked("HEAD", "/segment")[0].startswith(b"HTTP/1.1 405 ")
+    counted = httpx.get(f"{server.url}/metrics").text
+    assert re.search(r'requests_total{[^}]*method="HEAD"[^}]*route="/models"', counted), counted
+
+
 def test_headers_that_do_not_come_are_not_waited_for(
     serving_environment: dict[str, str], tiny_models_dir: Path
 ) -> None:
