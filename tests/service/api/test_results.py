@@ -267,6 +267,15 @@ def test_a_review_that_makes_no_sense_is_refused(
     assert recording.get(f"/results/{made['id']}").json()["current"]["version"] == 1
 
 
+def test_a_body_that_is_no_json_is_told_so(recording: TestClient, made: dict[str, Any]) -> None:
+    headers = {"If-Match": '"1"', "Content-Type": "application/json"}
+    path = f"/results/{made['id']}/review"
+    answer = recording.post(path, content="{", headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("Invalid JSON")
+    assert answer.json()["errors"][0]["location"] == ["body"]
+
+
 def test_a_foreign_form_is_no_review(recording: TestClient, made: dict[str, Any]) -> None:
     response = recording.post(
         f"/results/{made['id']}/review",
