@@ -127,13 +127,18 @@ class BoundedHeaderProtocol(HttpToolsProtocol):
         if self._in_head and self._head_bytes > self.max_header_bytes:
             self._refuse()
         else:
-            super().send_400_response(msg)
+            self._answer("malformed-request", "Bad Request", msg)
 
     def _refuse(self) -> None:
         problem = PROBLEMS_BY_NAME["headers-too-large"]
-        body = orjson.dumps(problem_document(problem, detail=problem.remedy, instance="unknown"))
+        self._answer(problem.name, "Request Header Fields Too Large", problem.remedy)
+
+    def _answer(self, name: str, phrase: str, detail: str) -> None:
+        """Answer a problem of this name where no application can, and close."""
+        problem = PROBLEMS_BY_NAME[name]
+        body = orjson.dumps(problem_document(problem, detail=detail, instance="unknown"))
         head = (
-            f"HTTP/1.1 {problem.status} Request Header Fields Too Large\r\n"
+            f"HTTP/1.1 {problem.status} {phrase}\r\n"
             f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
             "connection: close\r\n\r\n"
         )

@@ -168,6 +168,21 @@ def test_a_chunked_body_cannot_bring_endless_headers_after_all(
         assert not sends(connection, [b"a" * 65_536] * 200)
 
 
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"BREW /segment HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /models HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS, spoken to a server that has none
+    ],
+)
+def test_what_is_no_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
+    head, _, body = exchange(server.port, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["type"] == "/problems/malformed-request"
+
+
 def test_many_requests_at_once_are_no_long_one(server: Server) -> None:
     one = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"a" * 2_000 + b"\r\n\r\n"
     last = one.replace(b"Host: x", b"Host: x\r\nConnection: close")
