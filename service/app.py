@@ -62,6 +62,7 @@ from service.middleware import (
     AccessLogMiddleware,
     BodyBoundMiddleware,
     ErrorBoundaryMiddleware,
+    HeadMiddleware,
     RequestIdMiddleware,
 )
 from service.provenance.keys import open_keyring
@@ -327,6 +328,7 @@ def create_app(settings: Settings, tracing: Tracing | None = None) -> FastAPI:
                 max_body_bytes=settings.max_body_bytes,
                 respond=problem_response,
             ),
+            Middleware(HeadMiddleware),
         ],
     )
     app.state.lifecycle = lifecycle

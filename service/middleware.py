@@ -1,4 +1,4 @@
-"""Pure ASGI middleware: request id, access log, error boundary, body bound.
+"""Pure ASGI middleware: request id, access log, error boundary, body bound, HEAD.
 
 ```
  client ──► RequestId ──► AccessLog ──► ErrorBoundary ──► BodyBound ──► routes
@@ -200,3 +200,32 @@ class BodyBoundMiddleware:
             return message
 
         await self.app(scope, bounded_receive, send)
+
+
+class HeadMiddleware:
+    """Answer HEAD as GET is answered, without the body (RFC 9110, sections 9.1 and 9.3.2).
+
+    FastAPI's routes know GET alone, and load balancers ask for their health by HEAD.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        # A copy: the server goes by the method in its own scope when it frames the answer.
+        asked = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        try:
+            await self.app(asked, receive, send_head)
+        finally:
+            if "route" in asked:
+                scope["route"] = asked["route"]  # for the access log

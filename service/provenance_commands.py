@@ -3,6 +3,7 @@
 Both end with 0 where all is well, with 1 where something differs, with 2 where they cannot tell.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -25,7 +26,11 @@ from service.replay import replay_result
 from service.settings import load_settings
 
 ResultFile = Annotated[
-    Path, typer.Argument(metavar="RESULT.json", help="A JSON answer, as it was received.")
+    Path,
+    typer.Argument(
+        metavar="RESULT.json",
+        help="A JSON answer, as it was received, or what GET /results/{id} tells of it.",
+    ),
 ]
 
 
@@ -46,6 +51,7 @@ def verify(
 ) -> None:
     """Check a result against its signed statement, without the service."""
     document = _read(result)
+    recorded = _recorded_answer(document)
     try:
         own = load_settings().data_dir / PUBLIC_KEYS_FOLDER
         keys = {} if key is None and not own.is_dir() else read_public_keys(key or own)
@@ -54,12 +60,16 @@ def verify(
         _cannot(f"Cannot verify: {error}")
     if not keys:
         _cannot("Cannot verify: there is no public key to trust; give --key.")
-    checks = verify_result(document, keys, image=data, partial=partial)
+    checks = verify_result(
+        recorded or document, keys, image=data, partial=partial or recorded is not None
+    )
     for check in checks:
         typer.echo(f"{check.outcome:<12}{check.name:<11}{check.detail}")
     if not is_verified(checks):
         typer.echo("NOT VERIFIED")
         raise typer.Exit(1)
+    if recorded is not None:
+        typer.echo("This is the answer within the record; audit verify checks what came after it.")
     typer.echo("verified")
 
 
@@ -80,6 +90,7 @@ def replay(
     It runs on the provider and in the precision that the result names: others round differently.
     """
     document = _read(result)
+    document = _recorded_answer(document) or document
     try:
         settings = load_settings({"models_dir": models_dir, "threads": threads})
         recorded = reported_result(document)
@@ -116,6 +127,12 @@ def _read(path: Path) -> dict[str, Any]:
         return read_result(path.read_bytes())
     except (OSError, MalformedResultError) as error:
         _cannot(str(error))
+
+
+def _recorded_answer(document: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the answer that a record of `GET /results/{id}` holds; None of another document."""
+    answer = document.get("document")
+    return answer if isinstance(answer, dict) and "provenance" not in document else None
 
 
 def _cannot(reason: str) -> NoReturn:

@@ -24,16 +24,26 @@ DEVICE_LOST = 4
 _WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost"}  # noqa: S104  shown, not bound
 
 
+class _HeadTooLargeError(Exception):
+    """A head that arrived whole is over the bound; stops the parser before anything is served."""
+
+
 class BoundedHeaderProtocol(HttpToolsProtocol):
     """Answers 431 and closes once the headers pass the bound; closes if they do not come.
 
     uvicorn's httptools protocol has neither bound: a client could fill the memory with one endless
-    header, or hold connections for ever that never say what they want.
+    header, or hold connections for ever that never say what they want. The same bound holds behind
+    the head for what is no body: the trailers of a chunked body, and the extensions of its chunks,
+    are collected by the parser too.
     """
 
     max_header_bytes = 32 * 1024
 
     _head_bytes = 0
+    """Bytes of the line and the headers that the parser has told of."""
+    _unfinished_bytes = 0
+    """Bytes that have come since the parser last told of a body or the end of a message."""
+    _progress = False
     _in_head = True
     _head_timer: asyncio.TimerHandle | None = None
 
@@ -51,15 +61,38 @@ class BoundedHeaderProtocol(HttpToolsProtocol):
         """A head begins."""
         self._in_head = True
         self._head_bytes = 0
+        self._unfinished_bytes = 0
         if self._head_timer is None:
             self._await_head()
         super().on_message_begin()
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the request's target."""
+        self._head_bytes += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, or a trailer, with its colon, blank and line end."""
+        self._head_bytes += len(name) + len(value) + 4
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        """The head is whole."""
+        """The head is whole; one that is too large must not be served, in however few pieces."""
+        if self._head_bytes > self.max_header_bytes:
+            raise _HeadTooLargeError
         self._in_head = False
         self._stop_waiting()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body, which `BodyBoundMiddleware` bounds."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        self._progress = True
+        super().on_message_complete()
 
     def _await_head(self) -> None:
         # As long as an idle connection is kept between two requests, and from the first byte
@@ -76,18 +109,36 @@ class BoundedHeaderProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and count what belongs to a head."""
+        """Parse, and count what the parser keeps to itself."""
+        self._progress = False
         super().data_received(data)
-        if self._in_head and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > self.max_header_bytes:
+        if self.transport.is_closing():
+            return
+        self._unfinished_bytes = 0 if self._progress else self._unfinished_bytes + len(data)
+        if self._unfinished_bytes > self.max_header_bytes:
+            if self._in_head:
                 self._refuse()
+            else:
+                # The answer may be on its way, or sent: there is no place for another.
+                self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request; the parser reports a head that is too large likewise."""
+        if self._in_head and self._head_bytes > self.max_header_bytes:
+            self._refuse()
+        else:
+            self._answer("malformed-request", "Bad Request", msg)
 
     def _refuse(self) -> None:
         problem = PROBLEMS_BY_NAME["headers-too-large"]
-        body = orjson.dumps(problem_document(problem, detail=problem.remedy, instance="unknown"))
+        self._answer(problem.name, "Request Header Fields Too Large", problem.remedy)
+
+    def _answer(self, name: str, phrase: str, detail: str) -> None:
+        """Answer a problem of this name where no application can, and close."""
+        problem = PROBLEMS_BY_NAME[name]
+        body = orjson.dumps(problem_document(problem, detail=detail, instance="unknown"))
         head = (
-            f"HTTP/1.1 {problem.status} Request Header Fields Too Large\r\n"
+            f"HTTP/1.1 {problem.status} {phrase}\r\n"
             f"content-type: {PROBLEM_JSON}\r\ncontent-length: {len(body)}\r\n"
             "connection: close\r\n\r\n"
         )

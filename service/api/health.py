@@ -13,7 +13,6 @@ from service.errors import NotReadyError
 router = APIRouter(tags=["operations"])
 
 
-@router.head("/health/live", include_in_schema=False)
 @router.get(
     "/health/live",
     operation_id="getLiveness",
@@ -25,7 +24,6 @@ async def get_liveness() -> schemas.Liveness:
     return schemas.Liveness(status="live")
 
 
-@router.head("/health/ready", include_in_schema=False)
 @router.get(
     "/health/ready",
     operation_id="getReadiness",
@@ -53,7 +51,6 @@ async def get_readiness(state: StateDependency) -> schemas.Readiness:
     )
 
 
-@router.head("/health/startup", include_in_schema=False)
 @router.get(
     "/health/startup",
     operation_id="getStartUp",

@@ -28,6 +28,7 @@ from service.errors import (
     InvalidParameterError,
     RecordsUnavailableError,
 )
+from service.inference.ticket import Ticket
 from service.records.audit import Transaction, canonical_json
 from service.records.idempotency import (
     LEASE_S,
@@ -73,12 +74,18 @@ class Turn:
     """One request's right to be carried out under its key; without a key it has it at once."""
 
     def __init__(
-        self, keys: "IdempotencyKeys", request: Request, key: IdempotencyKey | None, until_s: float
+        self,
+        keys: "IdempotencyKeys",
+        request: Request,
+        key: IdempotencyKey | None,
+        until_s: float,
+        ticket: Ticket,
     ) -> None:
         self._keys = keys
         self._request = request
         self._key = key
         self._until_s = until_s
+        self._ticket = ticket
         self._owner = uuid.uuid4().hex
         self._fingerprint = ""
         self._renewal: asyncio.Task[None] | None = None
@@ -96,6 +103,7 @@ class Turn:
         Raises:
             IdempotencyKeyReusedError: The key was used for another request.
             IdempotencyKeyInFlightError: The other request with the key takes too long.
+            DeadlineExceededError: It takes longer than this one's caller waits.
         """
         if self._key is None:
             return None
@@ -120,6 +128,7 @@ class Turn:
             if isinstance(outcome, Claimed):
                 self._renewal = asyncio.create_task(self._keep_lease(key))
                 return None
+            self._ticket.check()
             if time.monotonic() > self._until_s:
                 raise self._keys.in_flight_error()
             await asyncio.sleep(_ASK_AGAIN_S)
@@ -202,7 +211,7 @@ class IdempotencyKeys:
 
     @asynccontextmanager
     async def turn(
-        self, request: Request, caller_id: str, header: str | None
+        self, request: Request, caller_id: str, header: str | None, ticket: Ticket | None = None
     ) -> AsyncGenerator[Turn]:
         """Wait until no other request of this process works under the key.
 
@@ -210,19 +219,22 @@ class IdempotencyKeys:
             request: The request; its body is still unread.
             caller_id: Whose key it is.
             header: Value of the header.
+            ticket: How long the caller waits; None for as long as the service lets it.
 
         Raises:
             IdempotencyKeyInFlightError: It takes too long, or too many wait.
+            DeadlineExceededError: It takes longer than the caller waits.
         """
         until_s = time.monotonic() + self._wait_s
+        ticket = ticket or Ticket()
         if header is None:
-            yield Turn(self, request, None, until_s)
+            yield Turn(self, request, None, until_s, ticket)
             return
         key = IdempotencyKey(caller_id, header.strip('"'))
         while (running := self._running.get(key)) is not None:
-            await self._wait_for(running, until_s)
+            await self._wait_for(running, until_s, ticket)
         done = self._running[key] = asyncio.Event()
-        turn = Turn(self, request, key, until_s)
+        turn = Turn(self, request, key, until_s, ticket)
         try:
             yield turn
         finally:
@@ -232,14 +244,16 @@ class IdempotencyKeys:
                 del self._running[key]
                 done.set()
 
-    async def _wait_for(self, running: asyncio.Event, until_s: float) -> None:
+    async def _wait_for(self, running: asyncio.Event, until_s: float, ticket: Ticket) -> None:
         if self._waiting >= _MOST_WAITING:
             raise self.in_flight_error()
         self._waiting += 1
         try:
-            async with asyncio.timeout(until_s - time.monotonic()):
+            bound_s, own_s = until_s - time.monotonic(), ticket.remaining_s()
+            async with asyncio.timeout(bound_s if own_s is None else min(bound_s, own_s)):
                 await running.wait()
         except TimeoutError:
+            ticket.check()
             raise self.in_flight_error() from None
         finally:
             self._waiting -= 1

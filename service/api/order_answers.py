@@ -1,11 +1,13 @@
 """The answers about orders: shapes, dicts, examples."""
 
 import dataclasses
+import re
 from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.errors import MalformedOrderError, UnusableOrderError
 from service.records.orders import Order, OrderStatus
 
 _ID: Final = "5b0c7d5e8a3f4c0e9d1b2a6c4f8e7d10"
@@ -83,6 +85,25 @@ def outcome_document(orders: list[Order]) -> bytes:
     return orjson.dumps({"resourceType": "OperationOutcome", "issue": said})
 
 
+# FHIR's IssueType for HL7's error codes (table 0357); what is no order message is `structure`.
+_ISSUE_TYPES: Final = {100: "structure", 101: "required", 204: "not-found", 205: "conflict"}
+
+
+def refusal_document(error: UnusableOrderError) -> bytes:
+    """Return why orders were not filed as a FHIR OperationOutcome, JSON in UTF-8."""
+    malformed = isinstance(error, MalformedOrderError)
+    issue: dict[str, Any] = {
+        "severity": "error",
+        "code": "structure" if malformed else _ISSUE_TYPES.get(error.code, "value"),
+        # Our own words: nothing of the message is repeated.
+        "diagnostics": str(error),
+    }
+    if error.location:
+        path = re.sub(r"\.([0-9]+)", r"[\1]", f"Bundle.{error.location}")
+        issue["expression"] = [path]
+    return orjson.dumps({"resourceType": "OperationOutcome", "issue": [issue]})
+
+
 _OPEN: Final = Order(
     id=_ID,
     sequence=41,
@@ -102,6 +123,13 @@ ORDER_EXAMPLE = order_document(
 FILED_EXAMPLE: dict[str, Any] = {"orders": [order_document(_OPEN, [])]}
 LIST_EXAMPLE: dict[str, Any] = {"orders": [ORDER_EXAMPLE], "next_cursor": None}
 OUTCOME_EXAMPLE: dict[str, Any] = orjson.loads(outcome_document([_OPEN]))
+REFUSAL_EXAMPLE: dict[str, Any] = orjson.loads(
+    refusal_document(
+        UnusableOrderError(
+            "The placer order number is missing.", location="entry.0.resource.identifier"
+        )
+    )
+)
 OML_EXAMPLE: Final = (
     "MSH|^~\\&|LIS|HOSPITAL|KARYON|PATHOLOGY|20261122120000||OML^O21^OML_O21|MSG-1001|P|2.5.1\r"
     "ORC|NW|ORD-778812|LAB-26-0991\r"

@@ -64,7 +64,7 @@ _POST_PROBLEMS = (
     *_PROBLEMS,
 )
 _ACKNOWLEDGED: Final = (400, 409, 422)
-"""Statuses that come as an ACK where Accept asks for one."""
+"""Statuses that come as an ACK or an OperationOutcome where Accept asks for one."""
 
 OrderId = Annotated[
     str,
@@ -133,6 +133,7 @@ def _post_responses() -> dict[int | str, dict[str, Any]]:
     responses |= problem_answers(*_POST_PROBLEMS)
     for status in _ACKNOWLEDGED:
         responses[status]["content"] |= {
+            FHIR: _described("object", "An OperationOutcome.", order_answers.REFUSAL_EXAMPLE),
             HL7_ER7: _described("string", "An ACK: AE or AR, with ERR."),
             HL7: _described("string", "The same."),
         }
@@ -157,7 +158,8 @@ async def place_orders(
     """An image that is sent later with the accession number of an order answers it.
 
     All orders of a message are filed, or none. The same order twice is filed once, by its placer
-    number. HL7 is answered by an ACK where Accept asks for `x-application/hl7-v2+er7`.
+    number. HL7 is answered by an ACK where Accept asks for `x-application/hl7-v2+er7`, FHIR by an
+    OperationOutcome where it asks for `application/fhir+json`.
     """
     kind = order_media_type(request)
     accept = ",".join(request.headers.getlist("accept"))
@@ -192,10 +194,14 @@ async def place_orders(
             return await turn.file(file)
         except UnusableOrderError as error:
             problem = problem_response(request, error)
-            if media_type not in (HL7, HL7_ER7):
+            if media_type == JSON:
                 return problem
+            if media_type == FHIR:
+                refusal = order_answers.refusal_document(error)
+            else:
+                refusal = acknowledge(body, _header(body), parties, error)
             return Response(
-                acknowledge(body, _header(body), parties, error),
+                refusal,
                 status_code=problem.status_code,
                 media_type=media_type,
                 headers={"Vary": "Accept"},

@@ -25,14 +25,12 @@ _DOCS_PAGE = resources.files("service.api").joinpath("docs.html").read_text("utf
 
 
 @router.get("/docs")
-@router.head("/docs")
 async def get_docs() -> HTMLResponse:
     """The documentation page; it reads /openapi.json."""
     return HTMLResponse(_DOCS_PAGE, headers=_PAGE_HEADERS)
 
 
 @router.get("/")
-@router.head("/")
 async def get_root() -> RedirectResponse:
     """Whoever opens the service in a browser lands on the page that explains it."""
     return RedirectResponse("docs")

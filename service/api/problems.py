@@ -124,8 +124,10 @@ def problem_response(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, RequestValidationError):
         parameter_errors = _validation_errors(request, error)
+        # A body that is no JSON at all has no place in it that could be named.
         detail = "; ".join(
-            f"{'.'.join(item['location'][1:])}: {item['message']}" for item in parameter_errors[:5]
+            f"{'.'.join(item['location'][1:])}: {item['message']}".removeprefix(": ")
+            for item in parameter_errors[:5]
         )
     elif problem.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         detail = "An unexpected error occurred; the log holds it under this instance."

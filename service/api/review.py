@@ -62,14 +62,17 @@ class ReviewRequest(_Body):
     decision: Decision
     """`accept` makes the result final, `edit` corrected, `reject` cancelled."""
     reviewer: str = Field(
-        min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]+$", examples=["pathologist-7"]
+        min_length=1,
+        max_length=255,
+        pattern=r"^[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f][^\x00-\x1f\x7f]*$",
+        examples=["pathologist-7"],
     )
-    """The person, as your system names them."""
+    """The person, as your system names them; blanks name nobody."""
     reason: str | None = Field(
         default=None,
         min_length=1,
         max_length=4000,
-        pattern=r"^[^\x00]+$",
+        pattern=r"^[^\x00]*[^\s\x00][^\x00]*$",
         examples=["Two merged nuclei split by hand."],
     )
     """Why; required but for `accept`."""

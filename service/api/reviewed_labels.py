@@ -1,7 +1,6 @@
 """Labels that a reviewer drew: from PNG or run lengths to the 16-bit PNG that is kept."""
 
 import base64
-import binascii
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,10 +32,13 @@ def labels_from_png(data: str, width_px: int, height_px: int) -> NDArray[np.int3
     """
     try:
         content = base64.b64decode(data, validate=True)
+    except ValueError as error:  # also of characters beyond ASCII, which are no binascii.Error
+        raise _refuse("labels are no PNG file in base64") from error
+    try:
         if png.read_dimensions(content) != (width_px, height_px):
             raise _refuse(f"labels must have the image's size, {width_px} x {height_px} px")
         samples = png.decode(content).samples
-    except (binascii.Error, UnreadableImageError, UnsupportedImageError) as error:
+    except (UnreadableImageError, UnsupportedImageError) as error:
         raise _refuse("labels are no PNG file in base64") from error
     if samples.ndim != 2:
         raise _refuse("labels must be a grey PNG without alpha; colours number no nuclei")
@@ -57,12 +59,18 @@ def labels_from_runs(
         Labels, shape (H, W), int32, 0 background.
 
     Raises:
-        InvalidParameterError: The runs do not fill the image, or nuclei overlap.
+        InvalidParameterError: The runs do not fill the image, a nucleus has no pixel, or nuclei
+            overlap.
     """
     flat = np.zeros(height_px * width_px, np.int32)
     for number, (size, counts) in enumerate(nuclei, start=1):
         if tuple(size) != (height_px, width_px) or sum(counts) != flat.size:
             raise _refuse(f"the runs of nucleus {number} do not fill {width_px} x {height_px} px")
+        if min(counts) < 0:
+            raise _refuse(f"the runs of nucleus {number} hold a negative length")
+        if not any(counts[1::2]):
+            # It would vanish from the count, and with it what the reviewer meant by it.
+            raise _refuse(f"nucleus {number} has no pixel")
         edges = np.cumsum([0, *counts])
         for start, end in zip(edges[1::2], edges[2::2], strict=False):
             if flat[start:end].any():

@@ -286,7 +286,8 @@ async def segment_image(
         refuse_without_records(idempotency_key)
         response = await segment(None)
     else:
-        async with state.idempotency_keys.turn(request, caller.id, idempotency_key) as turn:
+        keys = state.idempotency_keys
+        async with keys.turn(request, caller.id, idempotency_key, ticket) as turn:
             response = await segment(turn)
     if quota is not None:
         response.headers.update(quota.headers())

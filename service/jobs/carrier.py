@@ -27,7 +27,7 @@ from service.lims.outcome import Outcome
 from service.records.outbox import Delivery, claim, deliver, disable, give_up, is_due, retry
 from service.records.outbox_queue import AttemptOutcome, QueueState, queue_state
 from service.records.recorder import Recorder
-from service.records.results import get_result, get_versions
+from service.records.results import get_result, get_versions, standing_version
 
 _MOST_AT_ONCE: Final = 8
 _LEASE_MARGIN_S: Final = 2.0
@@ -218,6 +218,7 @@ class Carrier:
         def build(connection: Connection) -> Message:
             result = get_result(connection, delivery.result_id)
             versions = get_versions(connection, delivery.result_id)
-            return adapter.message(delivery.id, result, versions[delivery.version - 1])
+            state = standing_version(versions, delivery.version)
+            return adapter.message(delivery.id, result, state)
 
         return await self._recorder.read(build)

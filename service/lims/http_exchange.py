@@ -59,7 +59,7 @@ def parse_retry_after(text: str, now: dt.datetime) -> float | None:
         return float(text)
     try:
         until = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a year or a zone that no calendar has
         return None
     if until.tzinfo is None:
         until = until.replace(tzinfo=dt.UTC)

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import orjson
 
 from service.outputs.identity import OrderReference
+from service.outputs.png import labelled_fraction
 from service.outputs.report import (
     ReportedResult,
     ResultStatus,
@@ -35,6 +36,10 @@ class Message:
 def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:
     """Return a state of a result as laboratory messages report it.
 
+    Args:
+        result: The result.
+        version: The state, with the labels that hold in it (`standing_version`).
+
     Raises:
         ValueError: The filed document, or the status, is none that this version knows.
     """
@@ -50,7 +55,14 @@ def report_of(result: RecordedResult, version: ResultVersion) -> ReportedResult:
     if status is None:
         raise ValueError(f"the result has the unknown status {version.status!r}")
     review = Review(version.reviewer, version.reason, version.created_utc)
-    return amended_result(report, status=status, review=review, count=version.count)
+    drawn = version.labels_png
+    return amended_result(
+        report,
+        status=status,
+        review=review,
+        count=version.count,
+        drawn_fraction=None if drawn is None else labelled_fraction(drawn),
+    )
 
 
 def event_of(result: RecordedResult, version: ResultVersion) -> bytes:

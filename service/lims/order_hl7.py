@@ -21,6 +21,7 @@ from service.records.orders import OrderRequest
 _HEADER: Final = re.compile(r"MSH([^A-Za-z0-9\s])([^A-Za-z0-9\s]{4,5})\1")
 _VERSIONS: Final = ("2.5", "2.5.1")
 _ACTIONS: Final = ("NW", "CA")
+_NULL: Final = '""'  # "no value", where an empty field would mean "not told" (chapter 2.5.3.1)
 _LONGEST_CONTROL_ID: Final = 199  # version 2.5.1 has 20, later versions 199
 
 
@@ -63,20 +64,38 @@ class _Message:
                 "The message does not begin with an MSH segment of version 2.", code=100
             )
         self._field, self._component = header[1], header[2][0]
-        self._repetition, self._subcomponent = header[2][1], header[2][3]
+        self._repetition, escape, self._subcomponent = header[2][1], header[2][2], header[2][3]
+        # The separators and the escape character itself (chapter 2.7.1); other sequences are
+        # formatting, and mean nothing in a number or a name.
+        self._escaped = re.compile(f"{re.escape(escape)}([FSTRE]){re.escape(escape)}")
+        self._meanings = {
+            "F": self._field,
+            "S": self._component,
+            "T": self._subcomponent,
+            "R": self._repetition,
+            "E": escape,
+        }
         lines = re.split(r"\r\n|\r|\n", text)
         self.segments = [line.split(self._field) for line in lines if line]
         # MSH-1 is the separator itself; put back, fields have the numbers of the standard.
         self.segments[0].insert(1, self._field)
 
     def value(self, segment: list[str], number: int, component: int = 1) -> str:
-        """Return a component of a field's first repetition, without its subcomponents."""
+        """Return a component of a field's first repetition, without its subcomponents.
+
+        Escape sequences are resolved: the value is what the sender means, and is escaped anew, by
+        our own separators, where it is repeated. Two double quotes are HL7's null: no value.
+        """
         if number >= len(segment):
             return ""
         components = segment[number].split(self._repetition)[0].split(self._component)
         if component > len(components):
             return ""
-        return components[component - 1].split(self._subcomponent)[0].strip()
+        raw = components[component - 1].split(self._subcomponent)[0].strip()
+        return "" if raw == _NULL else self._escaped.sub(self._resolve, raw)
+
+    def _resolve(self, sequence: re.Match[str]) -> str:
+        return self._meanings[sequence[1]]
 
 
 @dataclass(slots=True)

@@ -69,6 +69,18 @@ def encode_labels(labels: NDArray[np.integer[Any]]) -> bytes:
     return _encode(labels.astype(np.uint16), _MASK_PARAMETERS)
 
 
+def labelled_fraction(labels_png: bytes) -> float:
+    """Return the share of the pixels that belong to nuclei, 0 to 1, of what `encode_labels` made.
+
+    Raises:
+        ValueError: It is no such file.
+    """
+    labels = cv2.imdecode(np.frombuffer(labels_png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.ndim != 2:
+        raise ValueError("the labels are no gray PNG")
+    return float(np.count_nonzero(labels) / labels.size)
+
+
 def encode_map(values: NDArray[np.uint8]) -> bytes:
     """Encode a probability or distance map (H, W), 0..255 for 0..1, as 8-bit grayscale PNG."""
     return _encode(values, _SMOOTH_PARAMETERS)

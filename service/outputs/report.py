@@ -183,18 +183,28 @@ def reported_result(document: Mapping[str, Any]) -> ReportedResult:
 
 
 def amended_result(
-    result: ReportedResult, *, status: ResultStatus, review: Review, count: int | None = None
+    result: ReportedResult,
+    *,
+    status: ResultStatus,
+    review: Review,
+    count: int | None = None,
+    drawn_fraction: float | None = None,
 ) -> ReportedResult:
     """Return a result as a review left it.
 
-    A count by hand brings its own density, and has no interval: that was the model's.
+    A count by hand brings its own density, and has no interval: that was the model's. Nuclei drawn
+    by hand bring their own share of the image; a count alone says nothing of areas.
 
     Args:
         result: As the model made it, or as an earlier review left it.
         status: Where it stands now.
         review: The decision.
-        count: The reviewer's count; None or the same one keeps the figures.
+        count: The reviewer's count; None or the same one keeps the model's.
+        drawn_fraction: Share of the pixels that lie in the nuclei as the reviewer drew them, 0 to
+            1; None where nobody drew any.
     """
+    if drawn_fraction is not None:
+        result = replace(result, foreground_fraction=drawn_fraction)
     if count is None or count == result.count:
         return replace(result, status=status, review=review)
     area_mm2 = result.width_px * result.height_px * result.mpp**2 / 1e6

@@ -1,8 +1,8 @@
 """Results: written once with their audit row, read by id or page by page."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -324,3 +324,14 @@ def get_versions(connection: Connection, result_id: str) -> list[ResultVersion]:
     if not rows:
         raise UnknownResultError("No result of that id is recorded.")
     return [_version(row) for row in rows]
+
+
+def standing_version(versions: Sequence[ResultVersion], number: int) -> ResultVersion:
+    """Return a state of a result with the labels that hold in it: the last that were drawn.
+
+    Args:
+        versions: All states, the first first.
+        number: Which one, from 1.
+    """
+    drawn = (item.labels_png for item in reversed(versions[:number]) if item.labels_png is not None)
+    return replace(versions[number - 1], labels_png=next(drawn, None))

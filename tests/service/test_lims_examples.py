@@ -83,6 +83,24 @@ def test_verify_says_what_was_checked(folder: Path, tmp_path: Path) -> None:
     assert run("verify", folder / "tile.png", *keys)[0] == 2
 
 
+def test_what_the_service_has_on_record_is_verified_and_replayed(
+    folder: Path, tmp_path: Path
+) -> None:
+    keys, tile = ("--key", folder / "karyon-keys.json"), ("--image", folder / "tile.png")
+    answer = orjson.loads((folder / "result.json").read_bytes())
+    record = tmp_path / "record.json"  # as GET /results/{id} tells it
+    record.write_bytes(orjson.dumps({"id": answer["id"], "held": False, "document": answer}))
+    code, output = run("verify", record, *keys, *tile)
+    assert code == 0, output
+    assert output.endswith("audit verify checks what came after it.\nverified\n")
+    changed = {**answer, "count": answer["count"] + 1}
+    record.write_bytes(orjson.dumps({"id": answer["id"], "held": False, "document": changed}))
+    code, output = run("verify", record, *keys)
+    assert (code, output.endswith("NOT VERIFIED\n")) == (1, True)
+    code, output = run("replay", record, *tile, "--threads", 1)
+    assert f"recorded {changed['count']}, now" in output, output
+
+
 def test_replay_compares(folder: Path, tmp_path: Path, tiny_models_dir: Path) -> None:
     image = ("--image", folder / "tile.png", "--threads", 1)
     document = orjson.loads((folder / "result.json").read_bytes())

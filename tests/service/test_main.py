@@ -131,13 +131,80 @@ def exchange(port: int, request: bytes) -> bytes:
     return bytes(received)
 
 
+def sends(connection: socket.socket, pieces: list[bytes]) -> bool:
+    """Send one piece after the other; tell whether all of them could be sent."""
+    try:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(0.005)
+    except ConnectionError:
+        return False
+    return True
+
+
 def test_endless_headers_are_refused(server: Server) -> None:
     head = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * 40_000
     answer = exchange(server.port, head)
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert b"/problems/headers-too-large" in answer
+    # One that comes whole, in a single piece, is no smaller; nor is a long line.
+    assert exchange(server.port, head + b"\r\n\r\n").startswith(b"HTTP/1.1 431 ")
+    line = b"GET /health/live?" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert exchange(server.port, line).startswith(b"HTTP/1.1 431 ")
     fits = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: " + b"a" * 20_000
     assert exchange(server.port, fits + b"\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("endless", [b"3\r\nabc\r\n0\r\nX-Long: ", b"3;extension="])
+def test_a_chunked_body_cannot_bring_endless_headers_after_all(
+    server: Server, endless: bytes
+) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /segment HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n" + endless
+        )
+        # 12 MB; the connection breaks long before they are all sent.
+        assert not sends(connection, [b"a" * 65_536] * 200)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"BREW /segment HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /models HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        b"\x16\x03\x01\x02\x00\x01\x00",  # TLS, spoken to a server that has none
+    ],
+)
+def test_what_is_no_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
+    head, _, body = exchange(server.port, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["type"] == "/problems/malformed-request"
+
+
+def test_many_requests_at_once_are_no_long_one(server: Server) -> None:
+    one = b"GET /health/live HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"a" * 2_000 + b"\r\n\r\n"
+    last = one.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    assert exchange(server.port, one * 40 + last).count(b"HTTP/1.1 200 ") == 41
+
+
+def test_head_is_get_without_the_body(server: Server) -> None:
+    def asked(method: str, path: str) -> tuple[bytes, bytes]:
+        request = f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        head, _, body = exchange(server.port, request.encode()).partition(b"\r\n\r\n")
+        changing = (b"date:", b"x-request-id:")
+        lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(changing)]
+        return b"\n".join(lines), body
+
+    for path in ("/health/live", "/health/startup", "/models", "/docs", "/problems", "/nowhere"):
+        head, body = asked("HEAD", path)
+        wanted, full = asked("GET", path)
+        assert (head, body) == (wanted, b""), path
+        assert f"content-length: {len(full)}".encode() in head.lower()
+    assert asked("HEAD", "/segment")[0].startswith(b"HTTP/1.1 405 ")
+    counted = httpx.get(f"{server.url}/metrics").text
+    assert re.search(r'requests_total{[^}]*method="HEAD"[^}]*route="/models"', counted), counted
 
 
 def test_headers_that_do_not_come_are_not_waited_for(

@@ -123,6 +123,31 @@ def test_without_records_a_key_is_refused(settings: Settings, he_png: bytes) -> 
         assert client.get("/results").json()["type"] == "/problems/records-off"
 
 
+def test_nobody_waits_for_another_longer_than_they_said(settings: Settings, he_png: bytes) -> None:
+    held = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield he_png[:100]
+        await held.wait()
+        yield he_png[100:]
+
+    async def both() -> tuple[httpx.Response, httpx.Response]:
+        headers = {"Idempotency-Key": "slow", "Content-Type": "image/png"}
+        async with serving(create_app(settings)) as client:
+            first = asyncio.create_task(client.post("/segment", content=slowly(), headers=headers))
+            await asyncio.sleep(0.2)
+            hurried = {**headers, "X-Request-Timeout-Ms": "300"}
+            second = client.post("/segment", content=he_png, headers=hurried)
+            # Within the 20 seconds that the service would let it wait.
+            answer = await asyncio.wait_for(second, 10.0)
+            held.set()
+            return await first, answer
+
+    first, second = asyncio.run(both())
+    assert first.status_code == 200
+    assert (second.status_code, second.json()["type"]) == (504, "/problems/deadline-exceeded")
+
+
 def test_a_request_elsewhere_is_waited_for_and_then_told(settings: Settings, he_png: bytes) -> None:
     """Another process holds the key: 409 with Retry-After; once its lease is over, it is ours."""
     brief = settings.model_copy(update={"idempotency_wait_s": 0.3})
@@ -138,6 +163,8 @@ def test_a_request_elsewhere_is_waited_for_and_then_told(settings: Settings, he_
             transaction.connection.exec_driver_sql("DELETE FROM idempotency_keys")
             key = IdempotencyKey("anonymous", "elsewhere")
             claim(transaction, key, fingerprint=stored, owner="other", lifetime_s=60)
+        hurried = {**headers, "X-Request-Timeout-Ms": "150"}
+        assert client.post("/segment", files={"image": he_png}, headers=hurried).status_code == 504
         waited = client.post("/segment", files={"image": he_png}, headers=headers)
         assert waited.status_code == 409
         assert int(waited.headers["retry-after"]) >= 1

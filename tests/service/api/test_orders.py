@@ -115,6 +115,29 @@ def test_hl7_and_fhir_place_the_same_order(ordering: TestClient) -> None:
     assert [item.id for item in OrderList.model_validate_json(listed.content).orders] == [order.id]
 
 
+def test_fhir_is_refused_in_fhir_where_accept_asks_for_it(ordering: TestClient) -> None:
+    def refused(body: bytes | dict[str, Any]) -> tuple[int, str, list[str] | None]:
+        response = send(ordering, body, FHIR, Accept=FHIR)
+        assert response.headers["content-type"] == FHIR
+        assert response.headers["vary"] == "Accept"
+        OperationOutcome.model_validate_json(response.content)
+        (issue,) = response.json()["issue"]
+        assert issue["severity"] == "error"
+        return response.status_code, issue["code"], issue.get("expression")
+
+    draft = copy.deepcopy(BUNDLE_EXAMPLE)
+    draft["entry"][0]["resource"]["status"] = "draft"
+    assert refused(draft) == (422, "value", ["Bundle.entry[0].resource.status"])
+    nameless = copy.deepcopy(BUNDLE_EXAMPLE)
+    del nameless["entry"][0]["resource"]["identifier"][0]
+    assert refused(nameless) == (422, "required", ["Bundle.entry[0].resource.identifier"])
+    assert send(ordering, BUNDLE_EXAMPLE, FHIR).status_code == 200
+    other = copy.deepcopy(BUNDLE_EXAMPLE)
+    other["entry"][1]["resource"]["identifier"][0]["value"] = "S26-1234-B1"
+    assert refused(other) == (409, "conflict", ["Bundle.entry[0].resource"])
+    assert refused(b"{")[:2] == (400, "structure")
+
+
 def test_hl7_is_acknowledged_where_accept_asks_for_it(ordering: TestClient) -> None:
     def answered(body: str, kind: str = ER7) -> tuple[int, str, str]:
         response = send(ordering, body, Accept=kind)

@@ -231,7 +231,10 @@ WHOLE = {"size": [256, 256], "counts": [0, 256 * 256]}
         ({"decision": "accept", "count": 3}, "decision"),
         ({"decision": "reject", "reason": None}, "reason"),
         ({"decision": "accept", "reviewer": "a\0b"}, "reviewer"),
+        ({"decision": "accept", "reviewer": "  "}, "reviewer"),
+        ({"decision": "reject", "reason": " \n\t"}, "reason"),
         ({"decision": "accept", "colour": "red"}, "colour"),
+        ({"decision": "edit", "labels": {"encoding": "png", "data": "\u00e4AAA"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": "?"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": "AAAA"}}, "labels"),
         ({"decision": "edit", "labels": {"encoding": "png", "data": PNG_64}}, "labels"),
@@ -240,6 +243,14 @@ WHOLE = {"size": [256, 256], "counts": [0, 256 * 256]}
         (
             {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
                 {"size": [256, 256], "counts": [1, 2]}]}}, "labels",
+        ),
+        (
+            {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
+                {"size": [256, 256], "counts": [2**40, 5, 256 * 256 - 5 - 2**40]}]}}, "labels",
+        ),
+        (
+            {"decision": "edit", "labels": {"encoding": "rle", "nuclei": [
+                {"size": [256, 256], "counts": [256 * 256]}]}}, "labels",
         ),
         (
             {"decision": "edit", "count": 2, "labels": {"encoding": "rle", "nuclei": [WHOLE]}},
@@ -254,6 +265,15 @@ def test_a_review_that_makes_no_sense_is_refused(
     assert response.status_code == 422, response.text
     assert parameter in response.json()["errors"][0]["location"]
     assert recording.get(f"/results/{made['id']}").json()["current"]["version"] == 1
+
+
+def test_a_body_that_is_no_json_is_told_so(recording: TestClient, made: dict[str, Any]) -> None:
+    headers = {"If-Match": '"1"', "Content-Type": "application/json"}
+    path = f"/results/{made['id']}/review"
+    answer = recording.post(path, content="{", headers=headers)
+    assert answer.status_code == 422
+    assert answer.json()["detail"].startswith("Invalid JSON")
+    assert answer.json()["errors"][0]["location"] == ["body"]
 
 
 def test_a_foreign_form_is_no_review(recording: TestClient, made: dict[str, Any]) -> None:

@@ -132,6 +132,9 @@ def test_retry_after_in_seconds_or_as_a_date() -> None:
     assert parse_retry_after("Sun, 22 Nov 2026 12:01:00 GMT", now) == 60.0
     assert parse_retry_after("Sun, 22 Nov 2026 11:00:00 GMT", now) == 0.0
     assert parse_retry_after("soon", now) is None
+    for beyond in ("Fri, 13 Nov 99999999999999999999 00:00:00 GMT",
+                   "Fri, 13 Nov 2026 00:00:00 +99999999999999"):  # fmt: skip
+        assert parse_retry_after(beyond, now) is None
 
 
 async def _with_hl7_server(

@@ -1,5 +1,6 @@
 """Results and reviews reach real receivers, once by key, through failures and kills."""
 
+import base64
 import json
 import socketserver
 from collections.abc import Callable
@@ -7,10 +8,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.app import create_app
+from service.outputs.png import encode_labels
 from service.records.database import Database
 from service.records.outbox import delivery_id
 from service.records.verification import verify
@@ -97,6 +100,46 @@ def test_a_result_and_its_review_reach_all_four(
     with database.reading() as connection:
         assert verify(connection).problem is None
     database.close()
+
+
+def test_nuclei_drawn_by_hand_bring_their_own_share_of_the_image(
+    api_settings: Settings,
+    receiver: ModuleType,
+    serve: Serve,
+    destinations: Destinations,
+    webhook_secret: str,
+    eventually: Eventually,
+    tmp_path: Path,
+    he_png: bytes,
+) -> None:
+    inbox = receiver.Inbox()
+    http_port = serve(receiver.http_server(0, inbox, webhook_secret))
+    mllp_port = serve(receiver.mllp_server(0, inbox))
+    app = delivering(api_settings, tmp_path, destinations(http_port, mllp_port, 1)[:3])
+    labels = np.zeros((256, 256), np.int32)
+    labels[:64], labels[64:128, :128] = 1, 2  # 24,576 of 65,536 px
+    drawn = {"encoding": "png", "data": base64.b64encode(encode_labels(labels)).decode()}
+    with TestClient(app) as client:
+        made = client.post("/segment", content=he_png, headers={"Content-Type": "image/png"}).json()
+        model_s = round(100 * made["foreground_fraction"], 2)
+        # What was drawn holds on when the number alone is changed afterwards.
+        for change in ({"labels": drawn}, {"count": 3}):
+            review = {"decision": "edit", "reviewer": "r-1", "reason": "drawn", **change}
+            path = f"/results/{made['id']}/review"
+            assert client.post(path, json=review, headers={"If-Match": "*"}).status_code == 200
+        eventually(lambda: not pending(client), "all deliveries end")
+    wanted = [model_s, 37.5, 37.5]
+    bundles = [json.loads(body) for key, body in inbox.filed.items() if key.startswith("fhir:")]
+    shares = [
+        entry["resource"]["valueQuantity"]["value"]
+        for bundle in bundles
+        for entry in bundle["entry"]
+        if entry["resource"].get("code", {}).get("text") == "Share of the image that is nucleus"
+    ]
+    assert shares == wanted
+    messages = [body.decode() for key, body in inbox.filed.items() if key.startswith("mllp:")]
+    rows = [row for message in messages for row in message.split("\r") if "area-fraction" in row]
+    assert [float(row.split("|")[5]) for row in rows] == wanted
 
 
 def test_refusals_failures_and_resends(

@@ -46,6 +46,30 @@ def test_a_patient_is_not_read_and_other_dialects_are() -> None:
     assert parse(components) == parse(OML_EXAMPLE)
 
 
+def test_hl7_null_is_no_value() -> None:
+    text = OML_EXAMPLE.replace("LAB-26-0991", '""').replace("S26-1234-A1", '""')
+    (request,) = parse(text)
+    assert (request.filler_number, request.specimen_id) == (None, None)
+    with pytest.raises(UnusableOrderError, match="missing"):
+        parse(OML_EXAMPLE.replace("ORD-778812", '""'))
+
+
+@pytest.mark.parametrize("separators", ["|^~&", "#!*%"])
+def test_an_acknowledgement_repeats_what_was_escaped_as_it_came(separators: str) -> None:
+    # A sender matches MSA-2 with its own MSH-10: escaped twice, it would be another message's.
+    text = OML_EXAMPLE.replace("MSG-1001", "A\\T\\B\\F\\C\\S\\D\\R\\E\\E\\F")
+    text = text.replace("|LIS|", "|Lab \\T\\ Co|").replace("H\\T\\E", "HE")
+    message = text.translate(str.maketrans("|^~&", separators)).encode()
+    header = read_header(message)
+    assert header.control_id == "A{3}B{0}C{1}D{2}E\\F".format(*separators)
+    answer = acknowledge(message, header, Hl7Parties())
+    if separators == "|^~&":
+        assert b"\rMSA|AA|A\\T\\B\\F\\C\\S\\D\\R\\E\\E\\F\r" in answer
+        assert b"|Lab \\T\\ Co|" in answer
+    parsed = hl7.parse(answer.decode())
+    assert parsed.unescape(str(parsed.segment("MSA")[2])) == header.control_id
+
+
 def test_several_orders_and_specimens() -> None:
     orders = "".join(
         f"ORC|NW|O-{number}\rOBR|{number}{'|' * 17}S26-{number}\r" for number in (1, 2)
