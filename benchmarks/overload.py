@@ -8,9 +8,10 @@ latency counts from the scheduled arrival, so that a stall cannot hide. All come
 without any key, as behind a laboratory's proxy, each with an image of its own; a share of those
 refused comes back once, after its Retry-After, with nothing but the same request. Meanwhile probes
 ask for readiness ten times a second. Bars: goodput at least 95 % of the peak, every refusal a 503
-with Retry-After, no other error, who comes back as told is answered, probes under 20 ms at p99. The
-client shares the processors with the server: what it takes of them in both phases is printed; leave
-one for it where you can.
+with Retry-After, no other error, who comes back as told is answered, probes under 20 ms at p99,
+memory within 3 % of half time at last (until then the waiting room fills, whose bodies are memory).
+The client shares the processors with the server: what it takes of them in both phases is printed;
+leave one for it where you can.
 """
 
 import argparse
@@ -37,6 +38,7 @@ IMAGES = Path(__file__).resolve().parents[1] / "tests" / "data" / "images"
 HEADERS = {"Content-Type": "image/png"}
 GOODPUT_BAR = 0.95
 PROBE_BAR_MS = 20.0
+MEMORY_BAR = 0.03
 # At first the queue is empty, and the first answers take as long as the model does; a closed loop
 # counts its answers to the last.
 _FILLS_S = 2.0
@@ -67,6 +69,11 @@ class Outcome:
     probes_ms: list[float] = field(default_factory=list)
     resident_mb: list[float] = field(default_factory=list)
     client_share: float = 0.0
+
+    @property
+    def memory_growth(self) -> float:
+        """Resident memory at last over that of half time, less 1: the queue was full by then."""
+        return self.resident_mb[-1] / self.resident_mb[len(self.resident_mb) // 2] - 1
 
 
 def image_of_its_own(png: bytes) -> bytes:
@@ -179,6 +186,7 @@ def report(outcome: Outcome, goodput: float, peak: float, rate: float) -> bool:
     p50, p99 = np.percentile(outcome.latencies_ms, [50, 99]) if outcome.latencies_ms else (0, 0)
     probe_p99 = float(np.percentile(outcome.probes_ms, 99))
     memory = outcome.resident_mb
+    half_mb = memory[len(memory) // 2]
     print(f"peak, closed loop       {peak:8.2f} requests/s")
     print(f"arrivals, open loop     {rate:8.2f} requests/s")
     print(f"goodput                 {goodput:8.2f} requests/s, {goodput / peak:.2f} of the peak")
@@ -189,13 +197,18 @@ def report(outcome: Outcome, goodput: float, peak: float, rate: float) -> bool:
     print(dict(outcome.retries))
     print(f"other answers           {sum(others.values()):8} {others or ''}")
     print(f"probes                  {len(outcome.probes_ms):8} p99 {probe_p99:.1f} ms")
-    print(f"resident memory         {memory[0]:8.0f} MB at first, {memory[-1]:.0f} MB at last")
+    print(
+        f"resident memory         {memory[0]:8.0f} MB at first, {half_mb:.0f} MB at half time,",
+        end="",
+    )
+    print(f" {memory[-1]:.0f} MB at last: {outcome.memory_growth:+.1%} since half time")
     held = (
         goodput >= GOODPUT_BAR * peak
         and not outcome.bare_refusals
         and not others
         and not outcome.retries[503]
         and probe_p99 < PROBE_BAR_MS
+        and outcome.memory_growth <= MEMORY_BAR
     )
     print("bars held" if held else "BARS BROKEN")
     return held

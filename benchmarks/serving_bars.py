@@ -59,7 +59,13 @@ def overload_rows(seconds: float) -> list[Row]:
             f"{probes_ms:.1f} ms of {len(outcome.probes_ms)}",
             probes_ms < overload.PROBE_BAR_MS,
         ),
-        Row("3 memory", "flat", f"{memory[0]:.0f} MB, at last {memory[-1]:.0f} MB"),
+        Row(
+            "3 memory",
+            f"flat: within {overload.MEMORY_BAR:.0%} once the queue is full",
+            f"{memory[0]:.0f} MB, {memory[len(memory) // 2]:.0f} MB at half time,"
+            f" {memory[-1]:.0f} MB at last: {outcome.memory_growth:+.1%} since half time",
+            outcome.memory_growth <= overload.MEMORY_BAR,
+        ),
     ]
 
 
