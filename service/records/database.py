@@ -155,7 +155,12 @@ def _create_engine(url: str | None, data_dir: Path) -> sa.Engine:
         raise DatabaseError("KARYON_DATABASE_URL must begin with sqlite:/// or postgresql://")
     try:
         # A connection that a firewall dropped is found before a result depends on it.
-        engine = sa.create_engine(parsed, pool_pre_ping=parsed.get_backend_name() != "sqlite")
+        # An error of the driver may be logged: it must not show what the laboratory sent.
+        engine = sa.create_engine(
+            parsed,
+            pool_pre_ping=parsed.get_backend_name() != "sqlite",
+            hide_parameters=True,
+        )
     except (ImportError, NoSuchModuleError) as error:
         raise DatabaseError(
             "PostgreSQL needs the extra `postgres`: pip install '.[postgres]' in a checkout"

@@ -8,7 +8,7 @@ from streamlit.web import cli
 ARGUMENTS = (
     "--browser.gatherUsageStats=false",
     "--server.fileWatcherType=none",
-    "--server.maxUploadSize=256",
+    "--server.maxUploadSize=64",  # MiB, as the service's KARYON_MAX_BODY_BYTES by default
     "--client.toolbarMode=minimal",
     "--client.showSidebarNavigation=false",
     "--theme.base=light",
