@@ -9,6 +9,7 @@ Everything is made in a staging folder beside its destination and moved there la
 the very end: who finds `model.onnx` finds a verified model with its card.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from export.evaluate import choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
 from export.quality_reference import (
     choose_training_samples,
+    find_trained_samples,
     learn_quality_reference,
     training_folders,
 )
@@ -110,7 +112,18 @@ def release(order: ReleaseOrder, console: Console) -> Path:
     run = read_run(order.run_dir)
     samples = choose_samples(order.validation_dir, order.groups)
     external = _read_external(order)
-    check_held_out(run, [*samples, *(sample for group in external.values() for sample in group)])
+    measured = [*samples, *(sample for group in external.values() for sample in group)]
+    check_held_out(run, measured)
+    check_contents_held_out(
+        [
+            sample
+            for found in find_trained_samples(
+                run, training_folders(run, _data_root(order))
+            ).values()
+            for sample in found
+        ],
+        measured,
+    )
     # Filled in before the long work, so that a bad name or version is refused at once.
     draft = build_contract(
         run, name=order.name, version=order.version, description=order.description
@@ -128,9 +141,21 @@ def release(order: ReleaseOrder, console: Console) -> Path:
             console=console,
         )
         destination.mkdir(parents=True, exist_ok=True)
+        _remove_earlier(destination)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == _CANDIDATE):
             path.replace(destination / (MODEL_FILE if path.name == _CANDIDATE else path.name))
     return destination
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier model of this version left and this release does not write.
+
+    The service refuses a variant that was made of another `model.onnx`, and with it the whole
+    folder, on processors that it suits; figures of the earlier model would pass for the new one's.
+    """
+    for pattern in ("model.*.onnx", "metrics_*.json"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
@@ -158,6 +183,35 @@ def check_held_out(run: TrainedRun, samples: Sequence[Sample]) -> None:
             f"{len(leaked)} of {len(samples)} images were trained on, first {leaked[0]}: choose "
             "held-out patients with --groups"
         )
+
+
+def check_contents_held_out(trained: Sequence[Sample], samples: Sequence[Sample]) -> None:
+    """Refuse to measure a model on a copy, byte by byte, of an image that it has learnt from.
+
+    Args:
+        trained: The training images, as far as they are at hand.
+        samples: What the model is to be measured on.
+
+    Raises:
+        ExportRefusedError: A sample is such a copy, whatever its name.
+    """
+    digests = {_digest(sample): sample for sample in trained}
+    for sample in samples:
+        known = digests.get(_digest(sample))
+        if known is not None:
+            raise ExportRefusedError(
+                f"{sample.image_path} is {known.image_path.name}, which was trained on, under "
+                "another name: measure on patients that nothing was learnt from"
+            )
+
+
+def _digest(sample: Sample) -> bytes:
+    return hashlib.sha256(sample.image_path.read_bytes()).digest()
+
+
+def _data_root(order: ReleaseOrder) -> Path:
+    """Where relative paths of the run's data start."""
+    return order.data_root or order.validation_dir.resolve().parent
 
 
 def _make(
@@ -258,7 +312,7 @@ def _quality_reference(
     console: Console,
 ) -> dict[str, float] | None:
     """Learn the flags' reference from the run's training images, or say that there are none."""
-    root = order.data_root or order.validation_dir.resolve().parent
+    root = _data_root(order)
     sources = choose_training_samples(run, training_folders(run, root))
     values = learn_quality_reference(
         session,

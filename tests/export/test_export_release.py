@@ -191,6 +191,40 @@ def test_a_replacing_release_with_external_data_measured_beside(
     assert (folder / "metrics_elsewhere.json").is_file()
 
 
+def test_a_replacing_release_takes_nothing_over_from_the_model_before(
+    order: ReleaseOrder, released: Path
+) -> None:
+    """A variant of another model.onnx makes the service refuse the folder on processors for it."""
+    shutil.copytree(released.parents[1], order.out)
+    folder = order.out / order.name / order.version
+    stale = ["metrics_elsewhere.json", "model.fp16.onnx", "model.int8.onnx"]
+    for name in stale:
+        (folder / name).write_bytes(b"of the model before")
+    (folder / "notes.txt").write_text("the user's own", encoding="utf-8")
+    release(replace(order, replace=True), Console(quiet=True))
+    left = {path.name for path in folder.iterdir()}
+    assert not left & set(stale)
+    assert "notes.txt" in left
+
+
+def test_images_trained_on_are_refused_under_another_name_too(
+    order: ReleaseOrder, test_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "nucls").symlink_to(test_data, target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    for kind in ("images", "labels"):
+        (elsewhere / kind).mkdir(parents=True)
+        content = (test_data / kind / "nucls_test_2.png").read_bytes()
+        (elsewhere / kind / "a_1.png").write_bytes(content)
+    with pytest.raises(ExportRefusedError, match=r"a_1.png.*is nucls_test_2.png, .*trained on"):
+        release(
+            replace(order, external_dirs=(elsewhere,), data_root=tmp_path / "root"),
+            Console(quiet=True),
+        )
+    assert not order.out.exists()
+
+
 def test_external_folders_of_one_name_are_refused(order: ReleaseOrder, test_data: Path) -> None:
     same = (test_data, test_data / "." / "images" / "..")
     with pytest.raises(ExportRefusedError, match="two external folders are named data"):
