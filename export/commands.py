@@ -10,7 +10,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from export.arguments import DataDir, Groups, ModelFile, RunDir, refusals_without_traceback
+from export.arguments import (
+    DataDir,
+    GroupPattern,
+    Groups,
+    ModelFile,
+    RunDir,
+    refusals_without_traceback,
+)
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
 from export.paired import compare as compare_files
@@ -23,6 +30,7 @@ from export.quality_reference import (
 from service.inference.session import ModelSession
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
+from training.datasets import DEFAULT_GROUP_PATTERN
 
 WORSE: Final = 3
 """Exit status of `compare` for a file that counts worse; 1 is a refusal and 2 a wrong call."""
@@ -47,6 +55,7 @@ def quantize(
         typer.Option(exists=True, file_okay=False, help="Annotated images to judge on."),
     ],
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
 ) -> None:
     """Make int8 and fp16 variants, try bf16 on OpenVINO, and keep what is accurate enough."""
     from export.quantize import QuantizeOrder  # noqa: PLC0415  loads onnxruntime's quantiser
@@ -60,6 +69,7 @@ def quantize(
                 calibration_groups=calibration_groups,
                 validation_dir=validation,
                 groups=groups,
+                group_pattern=group_pattern,
             ),
             Console(),
         )
@@ -161,6 +171,7 @@ def compare(
     ],
     data_dir: DataDir,
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
     out: Annotated[
         Path | None, typer.Option(help="Write comparison.json into this folder.")
     ] = None,
@@ -176,7 +187,7 @@ def compare(
     console = Console()
     options = SegmentOptions(mpp=mpp)
     with refusals_without_traceback():
-        samples = choose_samples(data_dir, groups)
+        samples = choose_samples(data_dir, groups, group_pattern=group_pattern)
         sessions = [ModelSession.load(path) for path in (old, new)]
         if sessions[0].digest == sessions[1].digest:
             raise ExportRefusedError(f"{old} and {new} are the same file; name two")

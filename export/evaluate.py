@@ -21,7 +21,13 @@ from service.inference.contract import MetricsEntry
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
-from training.datasets import DatasetError, Sample, read_dataset, select_groups
+from training.datasets import (
+    DEFAULT_GROUP_PATTERN,
+    DatasetError,
+    Sample,
+    read_dataset,
+    select_groups,
+)
 from training.matching import (
     InstanceCounts,
     PixelCounts,
@@ -115,18 +121,21 @@ class Evaluation:
         )
 
 
-def choose_samples(root: Path, groups: str | None) -> list[Sample]:
+def choose_samples(
+    root: Path, groups: str | None, *, group_pattern: str = DEFAULT_GROUP_PATTERN
+) -> list[Sample]:
     """Read a labelled folder, or some of its patients.
 
     Args:
         root: The folder, in any layout of `training.datasets`.
         groups: Comma-separated groups: shell patterns (`tnbc_p0[78]`), or how they end (`07,08`).
             None takes all.
+        group_pattern: Regular expression from file stem to patient.
 
     Raises:
         DatasetError: The folder is not usable, or a pattern matches no group.
     """
-    samples = read_dataset(root)
+    samples = read_dataset(root, group_pattern=group_pattern)
     if groups is None:
         return samples
     known = {sample.group for sample in samples}

@@ -41,6 +41,7 @@ from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
 from training.quiet import quiet_standard_error
+from training.sources import group_pattern_for
 
 if TYPE_CHECKING:
     import onnx
@@ -64,6 +65,8 @@ class ReleaseOrder:
         name: Name that callers choose the model by.
         version: Semantic version of the weights.
         out: Folder of models.
+        group_pattern: Regular expression from file stem to patient; by default the recipe's for
+            a folder of this name.
         external_dirs: More labelled folders to measure on, none of them learnt from.
         data_root: Where the run's data folders lie, for the statistics that quality flags compare
             with; beside `validation_dir` by default.
@@ -80,6 +83,7 @@ class ReleaseOrder:
     name: str
     version: str
     out: Path
+    group_pattern: str | None = None
     external_dirs: tuple[Path, ...] = ()
     data_root: Path | None = None
     intervals: Path | None = None
@@ -110,8 +114,12 @@ def release(order: ReleaseOrder, console: Console) -> Path:
             f"{destination} holds a model already; count the version up, or say --replace"
         )
     run = read_run(order.run_dir)
-    samples = choose_samples(order.validation_dir, order.groups)
-    external = _read_external(order)
+    samples = choose_samples(
+        order.validation_dir,
+        order.groups,
+        group_pattern=order.group_pattern or group_pattern_for(run.config, order.validation_dir),
+    )
+    external = _read_external(order, run)
     measured = [*samples, *(sample for group in external.values() for sample in group)]
     check_held_out(run, measured)
     check_contents_held_out(
@@ -158,7 +166,7 @@ def _remove_earlier(folder: Path) -> None:
             path.unlink()
 
 
-def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
+def _read_external(order: ReleaseOrder, run: TrainedRun) -> dict[str, list[Sample]]:
     """Read the external data sets, by the names that their figures are filed under."""
     external: dict[str, list[Sample]] = {}
     for folder in order.external_dirs:
@@ -167,7 +175,9 @@ def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
             raise ExportRefusedError(
                 f"two external folders are named {name}: their figures would overwrite each other"
             )
-        external[name] = choose_samples(folder, None)
+        external[name] = choose_samples(
+            folder, None, group_pattern=group_pattern_for(run.config, folder)
+        )
     return external
 
 

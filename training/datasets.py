@@ -133,18 +133,36 @@ def read_dataset(root: Path, *, group_pattern: str = DEFAULT_GROUP_PATTERN) -> l
             patient; a stem that does not match is a group of its own.
 
     Raises:
-        DatasetError: no folder, no known layout, no images, or an image without annotation.
+        DatasetError: no folder, no known layout, no images, an image without annotation, or a
+            pattern that is no regular expression with a group.
     """
+    pattern = _compile(group_pattern)
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     if (root / "images").is_dir():
-        return _read_simple(root, re.compile(group_pattern))
+        return _read_simple(root, pattern)
     slides = sorted(path for path in root.glob("Slide_*") if path.is_dir())
     if slides:
         return _read_tnbc(slides)
     raise DatasetError(
         f"{root}: neither images/ with labels/ or masks/, nor Slide_NN/ with GT_NN/ is in it"
     )
+
+
+def _compile(group_pattern: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(group_pattern)
+    except re.error as error:
+        raise DatasetError(
+            f"group_pattern {group_pattern!r} is no regular expression ({error}); "
+            f"the usual one is {DEFAULT_GROUP_PATTERN!r}"
+        ) from error
+    if not pattern.groups:
+        raise DatasetError(
+            f"group_pattern {group_pattern!r} has no part in round brackets, which names the "
+            f"patient; the usual one is {DEFAULT_GROUP_PATTERN!r}"
+        )
+    return pattern
 
 
 def _read_simple(root: Path, group_pattern: re.Pattern[str]) -> list[Sample]:

@@ -19,6 +19,7 @@ from training.best_model import load_best_model
 from training.datasets import read_dataset, select_groups
 from training.report import Prediction, plot_predictions, plot_roc_and_precision_recall
 from training.run_folder import read_configuration
+from training.sources import group_pattern_for
 
 LEVELS = 256
 """Probabilities are counted in 256 levels, the resolution of the exported model's output."""
@@ -107,7 +108,12 @@ def predict_level(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def evaluate_run(
-    run_dir: Path, data: Path, out: Path, groups: Sequence[str] = ("*",)
+    run_dir: Path,
+    data: Path,
+    out: Path,
+    groups: Sequence[str] = ("*",),
+    *,
+    group_pattern: str | None = None,
 ) -> dict[str, float]:
     """Judge a run's best model on a folder of annotated images.
 
@@ -119,6 +125,7 @@ def evaluate_run(
         data: a folder that `training.datasets.read_dataset` reads.
         out: folder to write.
         groups: shell patterns of the patients to judge on.
+        group_pattern: regular expression from file stem to patient; the recipe's by default.
 
     Returns:
         The pooled figures.
@@ -129,7 +136,8 @@ def evaluate_run(
     """
     model = load_best_model(run_dir)
     config = read_configuration(run_dir)
-    samples = select_groups(read_dataset(data), groups)
+    pattern = group_pattern or group_pattern_for(config, data)
+    samples = select_groups(read_dataset(data, group_pattern=pattern), groups)
     total = PixelHistogram(np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64))
     images: dict[str, dict[str, float | str]] = {}
     shown: list[tuple[float, Prediction]] = []

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from export import convert as convert_module
 from export import release as release_module
+from export.__main__ import app
 from export.calibrate import calibrate
 from export.contract import TrainedRun
 from export.errors import ExportRefusedError
@@ -288,6 +290,33 @@ def test_a_version_is_not_overwritten_unless_told(order: ReleaseOrder, released:
     with pytest.raises(ExportRefusedError, match="holds a model already"):
         release(again, Console(quiet=True))
     assert (released / "model.onnx").read_bytes() == before
+
+
+def test_patients_are_told_by_the_pattern_of_the_recipe(
+    order: ReleaseOrder, tiny_run: TrainedRun, test_data: Path, tmp_path: Path
+) -> None:
+    """Names that the usual pattern takes for patients of their own, as `caseB-roi1-x100b`."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run_dir)
+    config = json.loads((run_dir / "config.json").read_text())
+    config["data"][0]["group_pattern"] = "^(case[A-Z])"
+    (run_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    folder = tmp_path / "nucls"
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+        for number, stem in enumerate(("tnbc_p07_1", "tnbc_p08_2")):
+            content = (test_data / kind / f"{stem}.png").read_bytes()
+            (folder / kind / f"caseB-roi{number}-x{100 * number}b.png").write_bytes(content)
+    orders = replace(order, run_dir=run_dir, validation_dir=folder, groups="caseB")
+    metrics = json.loads((release(orders, Console(quiet=True)) / "metrics.json").read_text())
+    assert list(metrics["groups"]) == ["caseB"]
+
+    model = order.out / order.name / order.version / "model.onnx"
+    arguments = ["evaluate", str(model), str(folder), "--groups", "caseB"]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 1, refused.output
+    told = CliRunner().invoke(app, [*arguments, "--group-pattern", "^(case[A-Z])"])
+    assert told.exit_code == 0, told.output
 
 
 def test_a_bad_version_and_a_wrong_patient_are_refused_before_the_work(
