@@ -21,7 +21,7 @@ from export.arguments import (
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
 from export.paired import compare as compare_files
-from export.paired import leaks, print_paired
+from export.paired import print_paired, print_seen, seen
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
@@ -179,7 +179,7 @@ def compare(
         float | None, typer.Option(help="Resolution of the images, um/px; the models' by default.")
     ] = None,
 ) -> None:
-    """Does NEW count better than OLD, on patients that neither was trained on?
+    """Does NEW count better than OLD, on patients that neither was trained or tuned on?
 
     Both run through the service's own segmentation, each with its own thresholds, on the same
     images. Exit status 0 for "better" and "no difference shown", 3 for "worse".
@@ -207,20 +207,18 @@ def compare(
         except ValueError as error:
             raise ExportRefusedError(str(error)) from error
     names = [f"{s.contract.name} {s.contract.version}" for s in sessions]
-    for role, session, evaluation in zip(("old", "new"), sessions, evaluations, strict=True):
-        seen = leaks(session.contract, evaluation.images)
-        if seen:
-            console.print(
-                f"[bold red]the {role} file was trained on {', '.join(seen)}[/]: its figures there "
-                "say nothing; choose patients that neither has seen with --groups",
-                highlight=False,
-                soft_wrap=True,
-            )
+    parts = {
+        role: seen(session.contract, evaluation.images)
+        for role, session, evaluation in zip(("old", "new"), sessions, evaluations, strict=True)
+    }
     print_paired(paired, names[0], names[1], console)
+    for role, found in parts.items():
+        print_seen(role, found, console)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         document = {
             **paired.document(),
+            "seen": parts,
             "models": {"old": evaluations[0].model, "new": evaluations[1].model},
             "counts": [
                 {

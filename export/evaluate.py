@@ -40,6 +40,9 @@ from training.probability import ProbabilityHistogram, count_levels
 # A list of nothing but numbers, which `json.dumps` would give a line each.
 _NUMBER_LIST: Final = re.compile(r"\[\s+([-+\d.e,\s]+?)\s+\]")
 
+CALIBRATED_ON: Final = "validation and calibration"
+"""How the split of a released model's own figures begins: its thresholds were chosen there."""
+
 Progress = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Wraps the samples to show how far the work is, as `rich.progress.track` does."""
 

@@ -25,7 +25,7 @@ from export.calibrate import Calibration, calibrate, run_network
 from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
-from export.evaluate import choose_samples, evaluate, write_metrics
+from export.evaluate import CALIBRATED_ON, choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
 from export.quality_reference import (
     choose_training_samples,
@@ -284,7 +284,7 @@ def _make(
             segmenter,
             samples,
             dataset=order.validation_dir.resolve().name,
-            split=f"validation and calibration: {role}",
+            split=f"{CALIBRATED_ON}: {role}",
         )
     ]
     evaluations += [

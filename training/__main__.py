@@ -52,8 +52,8 @@ app = typer.Typer(
 
     [cyan]python -m training compare runs/first runs/mine[/cyan] puts runs side by side.
 
-    [cyan]python -m export compare OLD.onnx NEW.onnx mydata --groups 'p0[78]'[/cyan]
-    tells whether the new file counts better.
+    [cyan]python -m export compare OLD.onnx NEW.onnx mydata-test[/cyan]
+    tells whether the new file counts better, on patients that neither was made with.
 
     The backend is Keras' own choice: KERAS_BACKEND=tensorflow (default), torch or jax.""",
     rich_markup_mode="rich",
