@@ -317,6 +317,7 @@ def interrupted(attempt: Attempt) -> None:
 
 def _nothing_to_resume(attempt: Attempt) -> None:
     (attempt.run / "state.npz").unlink()
+    (attempt.run / "metrics.json").write_text("{}", "utf-8")
 
 
 def _no_run_folder(attempt: Attempt) -> None:
@@ -356,6 +357,20 @@ def test_a_mistake_with_resume_is_named_with_its_remedy(
     assert code == 2
     assert fault in message
     assert remedy in message
+
+
+def test_a_run_killed_in_its_first_epoch_is_resumed(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fit` says that the folder holds a run and must be resumed, so that must be possible."""
+    interrupted(attempt)
+    (attempt.run / "state.npz").unlink()
+    monkeypatch.setattr("sys.argv", ["training", "resume", str(attempt.run)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (attempt.run / "model.keras").is_file()
+    assert not (attempt.run / "state.npz").exists()
 
 
 def test_mistakes_with_evaluate_report_and_compare_are_named(
