@@ -227,6 +227,22 @@ def test_images_trained_on_are_refused_under_another_name_too(
     assert not order.out.exists()
 
 
+def test_the_card_tells_the_scale_and_tissue_of_its_own_model(
+    order: ReleaseOrder, tiny_run: TrainedRun, tmp_path: Path
+) -> None:
+    """Not those of the embedded model: another laboratory trains on kidney at 20x."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run_dir)
+    config = json.loads((run_dir / "config.json").read_text())
+    config["native_mpp"] = 0.5
+    (run_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    folder = release(replace(order, run_dir=run_dir), Console(quiet=True))
+    card = " ".join((folder / "card.md").read_text().split())
+    assert "0.5 um/px (20x)" in card
+    assert "40x" not in card
+    assert "breast" not in card
+
+
 def test_external_folders_of_one_name_are_refused(order: ReleaseOrder, test_data: Path) -> None:
     same = (test_data, test_data / "." / "images" / "..")
     with pytest.raises(ExportRefusedError, match="two external folders are named data"):
