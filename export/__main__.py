@@ -83,7 +83,7 @@ def model(
             exists=True,
             file_okay=False,
             help="Where the run's training folders lie, which quality flags are set on; by "
-            "default where --validation's folder lies.",
+            "default where --validation's folder lies, or where they lay in training.",
         ),
     ] = None,
     intervals: Annotated[

@@ -41,6 +41,7 @@ from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
 from training.quiet import quiet_standard_error
+from training.run_folder import recorded_data_root
 from training.sources import group_pattern_for
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class ReleaseOrder:
             a folder of this name.
         external_dirs: More labelled folders to measure on, none of them learnt from.
         data_root: Where the run's data folders lie, for the statistics that quality flags compare
-            with; beside `validation_dir` by default.
+            with; by default beside `validation_dir`, or where they lay in training.
         intervals: File of `python -m export intervals`, where counts shall have an interval.
         description: For the contract; made from the configuration by default.
         half_weights: Whether large weights are rounded to float16 and stored so.
@@ -126,7 +127,7 @@ def release(order: ReleaseOrder, console: Console) -> Path:
         [
             sample
             for found in find_trained_samples(
-                run, training_folders(run, _data_root(order))
+                run, training_folders(run, _data_root(order, run))
             ).values()
             for sample in found
         ],
@@ -219,9 +220,12 @@ def _digest(sample: Sample) -> bytes:
     return hashlib.sha256(sample.image_path.read_bytes()).digest()
 
 
-def _data_root(order: ReleaseOrder) -> Path:
-    """Where relative paths of the run's data start."""
-    return order.data_root or order.validation_dir.resolve().parent
+def _data_root(order: ReleaseOrder, run: TrainedRun) -> Path:
+    """Where relative paths of the run's data start: beside the validation folder, or as trained."""
+    if order.data_root is not None:
+        return order.data_root
+    beside = order.validation_dir.resolve().parent
+    return beside if training_folders(run, beside) else recorded_data_root(run.folder)
 
 
 def _make(
@@ -322,7 +326,7 @@ def _quality_reference(
     console: Console,
 ) -> dict[str, float] | None:
     """Learn the flags' reference from the run's training images, or say that there are none."""
-    root = _data_root(order)
+    root = _data_root(order, run)
     sources = choose_training_samples(run, training_folders(run, root))
     values = learn_quality_reference(
         session,

@@ -227,6 +227,21 @@ def test_images_trained_on_are_refused_under_another_name_too(
     assert not order.out.exists()
 
 
+def test_training_images_are_found_where_they_lay_in_training(
+    order: ReleaseOrder, tiny_run: TrainedRun, test_data: Path, tmp_path: Path
+) -> None:
+    """The recipe's path starts elsewhere than beside the validation folder."""
+    run_dir, root = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(tiny_run.folder, run_dir)
+    root.mkdir()
+    (root / "nucls").symlink_to(test_data, target_is_directory=True)
+    sessions = [{"data_root": str(root)}]
+    (run_dir / "environment.json").write_text(json.dumps(sessions), encoding="utf-8")
+    folder = release(replace(order, run_dir=run_dir), Console(quiet=True))
+    contract = ModelSession.load(folder / "model.onnx", provider="cpu").contract
+    assert contract.quality_reference
+
+
 def test_the_card_tells_the_scale_and_tissue_of_its_own_model(
     order: ReleaseOrder, tiny_run: TrainedRun, tmp_path: Path
 ) -> None:
