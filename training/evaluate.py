@@ -5,7 +5,8 @@ so `python -m export evaluate` measures them on the exported file, through the s
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -107,6 +108,14 @@ def predict_level(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.u
     return np.asarray(np.rint(maps[0, :height, :width, 0] * 255), np.uint8)
 
 
+def _defined(figures: Mapping[str, float | str]) -> dict[str, float | str | None]:
+    """Null for what is undefined, as the AUC of an image without nuclei: JSON knows no NaN."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in figures.items()
+    }
+
+
 def evaluate_run(
     run_dir: Path,
     data: Path,
@@ -155,10 +164,11 @@ def evaluate_run(
         "architecture": config.architecture,
         "data": data.name,
         "groups": list(groups),
-        "pooled": pooled,
-        "images": images,
+        "pooled": _defined(pooled),
+        "images": {stem: _defined(figures) for stem, figures in images.items()},
     }
-    (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    (out / "metrics.json").write_text(text, encoding="utf-8")
     plot_roc_and_precision_recall({config.architecture: total.curves()}, out / "curves.png")
     # The best and the worst, so that the picture does not flatter.
     ranked = [prediction for _, prediction in sorted(shown, key=itemgetter(0))]
