@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from export.evaluate import evaluate as measure
 from export.intervals import calibrate_intervals, read_counts
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
+from export.seen import print_seen, seen
 from service.images.decode import ImageLimits, decode_image
 from service.inference.golden import GOLDEN_FILE, write_golden
 from service.inference.session import ModelSession
@@ -234,7 +236,8 @@ def evaluate(
     with _refusals_without_traceback():
         samples = choose_samples(data_dir, groups, group_pattern=group_pattern)
         if thresholds_of is not None:
-            other = ModelSession.load(thresholds_of, provider="cpu").contract.separation
+            foreign = ModelSession.load(thresholds_of, provider="cpu").contract
+            other = foreign.separation
             options = SegmentOptions(
                 mpp=mpp,
                 probability_threshold=other.probability_threshold,
@@ -253,7 +256,12 @@ def evaluate(
             options=options,
             progress=lambda items: track(items, "segmenting", console=console, transient=True),
         )
+        if thresholds_of is not None:
+            whose = seen(foreign, {sample.group for sample in samples})
+            kept = {**evaluation.seen, "thresholds": whose["thresholds"]}
+            evaluation = replace(evaluation, seen=kept)
         print_table(evaluation, console)
+        print_seen("model", evaluation.seen, console)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             write_metrics(evaluation, out / "metrics.json")

@@ -21,12 +21,13 @@ from export.arguments import (
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
 from export.paired import compare as compare_files
-from export.paired import print_paired, print_seen, seen
+from export.paired import print_paired
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
     training_folders,
 )
+from export.seen import print_seen
 from service.inference.session import ModelSession
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
@@ -207,10 +208,7 @@ def compare(
         except ValueError as error:
             raise ExportRefusedError(str(error)) from error
     names = [f"{s.contract.name} {s.contract.version}" for s in sessions]
-    parts = {
-        role: seen(session.contract, evaluation.images)
-        for role, session, evaluation in zip(("old", "new"), sessions, evaluations, strict=True)
-    }
+    parts = {role: each.seen for role, each in zip(("old", "new"), evaluations, strict=True)}
     print_paired(paired, names[0], names[1], console)
     for role, found in parts.items():
         print_seen(role, found, console)

@@ -7,7 +7,7 @@ nuclei. Needs neither TensorFlow nor Keras.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from export.bootstrap import Bootstrap, bootstrap
 from export.curves import curves
+from export.seen import seen
 from service.inference.contract import MetricsEntry
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation_result import SegmentOptions
@@ -39,9 +40,6 @@ from training.probability import ProbabilityHistogram, count_levels
 
 # A list of nothing but numbers, which `json.dumps` would give a line each.
 _NUMBER_LIST: Final = re.compile(r"\[\s+([-+\d.e,\s]+?)\s+\]")
-
-CALIBRATED_ON: Final = "validation and calibration"
-"""How the split of a released model's own figures begins: its thresholds were chosen there."""
 
 Progress = Callable[[Sequence[Sample]], Iterable[Sample]]
 """Wraps the samples to show how far the work is, as `rich.progress.track` does."""
@@ -81,6 +79,7 @@ class Evaluation:
         separation: The thresholds that were in force.
         test_time_augmentation: The copies of each tile that were averaged.
         images: One result an image.
+        seen: Patients among them that had a part in making the file; see `export.seen`.
     """
 
     dataset: str
@@ -89,6 +88,7 @@ class Evaluation:
     separation: dict[str, float]
     test_time_augmentation: TestTimeAugmentation
     images: tuple[ImageResult, ...]
+    seen: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def pooled(self) -> dict[str, float]:
@@ -209,6 +209,7 @@ def evaluate(
         },
         test_time_augmentation=resolved.test_time_augmentation,
         images=tuple(results),
+        seen=seen(session.contract, {sample.group for sample in samples}),
     )
 
 
@@ -280,6 +281,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.model,
         "separation": evaluation.separation,
         "test_time_augmentation": evaluation.test_time_augmentation,
+        "seen": evaluation.seen,
         # Binary masks know no touching nuclei: their objects are connected components.
         "annotation": sorted({image.kind for image in evaluation.images}),
         "pooled": evaluation.pooled,

@@ -5,7 +5,6 @@ themselves: units are drawn once and both files are judged on the same draw (pai
 Efron and Tibshirani, 1993, chapter 8).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -14,12 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from export.bootstrap import draw_units, image_sums, interval, pooled_figures, ratio
-from export.evaluate import CALIBRATED_ON, Evaluation, ImageResult
-from service.inference.contract import ModelContract
+from export.evaluate import Evaluation, ImageResult
 
 LEAST_UNITS: Final = 6
 """Fewer than this show nothing: five of five are better by luck one time in thirty-two."""
@@ -164,59 +161,6 @@ def judge(differences: dict[str, Difference], units: int) -> tuple[Verdict, str]
             ),
         )
     return "better", told
-
-
-def seen(contract: ModelContract, images: Sequence[ImageResult]) -> dict[str, list[str]]:
-    """Patients among the images that had a part in making a file, as its contract lists them.
-
-    Args:
-        contract: Of the file.
-        images: What it is judged on.
-
-    Returns:
-        Patients by what was done on them: `training`, `best epoch` (chosen on the run's validation
-        patients) and `thresholds` (chosen on those that the export was given, for the least bias of
-        the count: the figure that a comparison is about).
-    """
-    groups = {image.group for image in images}
-    found: dict[str, set[str]] = {"training": set(), "best epoch": set(), "thresholds": set()}
-    for source in contract.training.data:
-        for use in source.use.split("; "):
-            listed = re.fullmatch(r"([^:]*): [^(]*\((.*)\)", use)
-            if listed:
-                part = "training" if listed[1] == "training" else "best epoch"
-                found[part] |= set(listed[2].split(", "))
-    for entry in contract.metrics:
-        role, _, patients = entry.split.partition(": ")
-        if role == CALIBRATED_ON:
-            found["thresholds"] |= set(patients.split(", "))
-    return {part: sorted(groups & patients) for part, patients in found.items()}
-
-
-def print_seen(role: str, found: dict[str, list[str]], console: Console) -> None:
-    """Say which patients of a comparison had a part in making a file.
-
-    Args:
-        role: `old` or `new`.
-        found: From `seen`.
-        console: Where to.
-    """
-    if found["training"]:
-        console.print(
-            f"[bold red]the {role} file was trained on {escape(', '.join(found['training']))}[/]: "
-            "its figures there say nothing; choose patients that neither has seen with --groups",
-            highlight=False,
-            soft_wrap=True,
-        )
-    for part, was in (("best epoch", "best epoch was"), ("thresholds", "thresholds were")):
-        if found[part]:
-            console.print(
-                f"[bold yellow]the {role} file's {was} chosen on "
-                f"{escape(', '.join(found[part]))}[/]: its figures there flatter it; judge on "
-                "patients that chose nothing before you release",
-                highlight=False,
-                soft_wrap=True,
-            )
 
 
 def print_paired(paired: Paired, old: str, new: str, console: Console) -> None:

@@ -25,7 +25,7 @@ from export.calibrate import Calibration, calibrate, run_network
 from export.card import write_card
 from export.contract import TrainedRun, build_contract, check_contract, read_run
 from export.errors import ExportRefusedError
-from export.evaluate import CALIBRATED_ON, choose_samples, evaluate, write_metrics
+from export.evaluate import choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
 from export.quality_reference import (
     choose_training_samples,
@@ -34,6 +34,7 @@ from export.quality_reference import (
     training_folders,
 )
 from export.report import print_table, write_picture
+from export.seen import CALIBRATED_ON
 from export.verify import check_not_blank, check_parity
 from service.inference.contract import ModelContract, VerificationSpec
 from service.inference.golden import write_golden

@@ -12,7 +12,7 @@ from export.__main__ import app
 from export.bootstrap import LEAST_GROUPS
 from export.evaluate import Evaluation, choose_samples, evaluate
 from export.onnx_file import read, write
-from export.paired import LEAST_UNITS, Difference, Paired, compare, judge, seen
+from export.paired import LEAST_UNITS, Difference, Paired, compare, judge
 from service.inference.contract import MetricsEntry
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
@@ -155,17 +155,28 @@ def test_the_command_gives_a_verdict_and_a_status(
 
 
 def test_images_that_a_file_was_trained_on_are_named(
-    tiny_session: ModelSession, strict_file: Path, test_data: Path, samples: list[Sample]
+    tiny_session: ModelSession,
+    strict_file: Path,
+    test_data: Path,
+    samples: list[Sample],
+    tmp_path: Path,
 ) -> None:
     arguments = ["compare", str(tiny_session.path), str(strict_file), str(test_data)]
     result = CliRunner().invoke(app, [*arguments, "--groups", "nucls_test"])
     assert result.exit_code == 0, result.output
     assert "the old file was trained on nucls_test: its figures there say nothing" in result.output
     assert "3 images are too few" in result.output
+    # Measured alone it says so, too, and its file.
+    alone = ["evaluate", str(tiny_session.path), str(test_data), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, alone)
+    assert result.exit_code == 0, result.output
+    assert "the model file was trained on nucls_test" in result.output
+    document = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert document["seen"]["training"] == ["nucls_test"]
     held_out = evaluate(
         Segmenter(tiny_session), [samples[-1]], dataset="fixtures", split="one"
-    ).images
-    assert seen(tiny_session.contract, held_out)["training"] == []
+    ).seen
+    assert held_out["training"] == []
 
 
 def test_images_that_a_file_was_tuned_on_are_named(
