@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from rich.progress import track
 
 from export.arguments import (
     DataDir,
+    GroupPattern,
     Groups,
     ModelFile,
     RunDir,
@@ -30,13 +32,16 @@ from export.evaluate import evaluate as measure
 from export.intervals import calibrate_intervals, read_counts
 from export.release import ReleaseOrder, release
 from export.report import print_table, write_picture
+from export.seen import print_seen, seen
 from service.images.decode import ImageLimits, decode_image
 from service.inference.golden import GOLDEN_FILE, write_golden
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
+from training.datasets import DEFAULT_GROUP_PATTERN
 from training.quiet import quiet_standard_error
+from training.sources import group_pattern_for
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -65,6 +70,10 @@ def model(
     name: Annotated[str, typer.Option(help="Name that callers will choose the model by.")],
     version: Annotated[str, typer.Option(help="Semantic version of the weights, as 1.0.0.")],
     groups: Groups = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression from file stem to patient; the recipe's by default."),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of models to write to.")] = Path("models"),
     external: Annotated[
         list[Path] | None,
@@ -76,7 +85,7 @@ def model(
             exists=True,
             file_okay=False,
             help="Where the run's training folders lie, which quality flags are set on; by "
-            "default where --validation's folder lies.",
+            "default where --validation's folder lies, or where they lay in training.",
         ),
     ] = None,
     intervals: Annotated[
@@ -105,6 +114,7 @@ def model(
         run_dir=run_dir,
         validation_dir=validation,
         groups=groups,
+        group_pattern=group_pattern,
         name=name,
         version=version,
         out=out,
@@ -132,9 +142,12 @@ def verify(
         from export.convert import load_model  # noqa: PLC0415  loads TensorFlow
         from export.verify import check_parity  # noqa: PLC0415  loads TensorFlow
     with _refusals_without_traceback():
-        images = [sample.read()[0] for sample in choose_samples(data_dir, groups)[:8]]
+        run = read_run(run_dir)
+        pattern = group_pattern_for(run.config, data_dir)
+        samples = choose_samples(data_dir, groups, group_pattern=pattern)
+        images = [sample.read()[0] for sample in samples[:8]]
         session = ModelSession.load(model_file, provider="cpu")
-        parity = check_parity(load_model(read_run(run_dir).model_path), session, images)
+        parity = check_parity(load_model(run.model_path), session, images)
     Console().print(
         f"equals {parity.against} within {parity.max_difference} of 255 on {parity.tiles} tiles, "
         f"{parity.differing_share:.4%} of the pixels differ"
@@ -146,13 +159,14 @@ def calibrate(
     model_file: ModelFile,
     data_dir: DataDir,
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
     out: Annotated[Path | None, typer.Option(help="Write the whole table here, as JSON.")] = None,
 ) -> None:
     """Find the thresholds that suit some annotated images; the file itself stays as it is."""
     console = Console()
     with _refusals_without_traceback():
         session = ModelSession.load(model_file, provider="cpu")
-        samples = choose_samples(data_dir, groups)
+        samples = choose_samples(data_dir, groups, group_pattern=group_pattern)
         images = run_network(
             session, track(samples, "running the network", console=console, transient=True)
         )
@@ -194,6 +208,7 @@ def evaluate(
     model_file: ModelFile,
     data_dir: DataDir,
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
     out: Annotated[
         Path | None, typer.Option(help="Write metrics.json and predictions.png into this folder.")
     ] = None,
@@ -219,9 +234,10 @@ def evaluate(
     console = Console()
     options = SegmentOptions(mpp=mpp)
     with _refusals_without_traceback():
-        samples = choose_samples(data_dir, groups)
+        samples = choose_samples(data_dir, groups, group_pattern=group_pattern)
         if thresholds_of is not None:
-            other = ModelSession.load(thresholds_of, provider="cpu").contract.separation
+            foreign = ModelSession.load(thresholds_of, provider="cpu").contract
+            other = foreign.separation
             options = SegmentOptions(
                 mpp=mpp,
                 probability_threshold=other.probability_threshold,
@@ -240,7 +256,12 @@ def evaluate(
             options=options,
             progress=lambda items: track(items, "segmenting", console=console, transient=True),
         )
+        if thresholds_of is not None:
+            whose = seen(foreign, {sample.group for sample in samples})
+            kept = {**evaluation.seen, "thresholds": whose["thresholds"]}
+            evaluation = replace(evaluation, seen=kept)
         print_table(evaluation, console)
+        print_seen("model", evaluation.seen, console)
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
             write_metrics(evaluation, out / "metrics.json")

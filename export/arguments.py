@@ -32,6 +32,13 @@ Groups = Annotated[
         "patterns (`tnbc_p0[78]`)."
     ),
 ]
+GroupPattern = Annotated[
+    str,
+    typer.Option(
+        help="Regular expression from file stem to patient, as in the recipe: what is in round "
+        "brackets is the patient."
+    ),
+]
 RunDir = Annotated[
     Path,
     typer.Argument(

@@ -3,11 +3,15 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from export.calibrate import Calibration
 from export.contract import TrainedRun, encoder_origin
 from export.evaluate import Evaluation
 from service.inference.contract import ModelContract
+
+_OBJECTIVE_UM: Final = 10.0
+"""Resolution times magnification by the field's convention: 0.25 um/px is called 40x, 0.5 20x."""
 
 _HEADINGS = (
     ("dice", "Dice"),
@@ -61,7 +65,8 @@ def _use(contract: ModelContract) -> str:
     return f"""## Intended use
 
 **Research use only; no medical device, not for diagnosis.** Segments and counts nuclei in
-haematoxylin-and-eosin-stained histology of breast, at about {contract.input.mpp:g} um/px (40x).
+haematoxylin-and-eosin-stained histology like the training data below, at about
+{contract.input.mpp:g} um/px ({_OBJECTIVE_UM / contract.input.mpp:.0f}x).
 Images of another scale are resampled where their scale is known, so state `mpp` where you can.
 A person reviews every result before anything is decided on it."""
 

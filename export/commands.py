@@ -10,19 +10,28 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from export.arguments import DataDir, Groups, ModelFile, RunDir, refusals_without_traceback
+from export.arguments import (
+    DataDir,
+    GroupPattern,
+    Groups,
+    ModelFile,
+    RunDir,
+    refusals_without_traceback,
+)
 from export.errors import ExportRefusedError
 from export.evaluate import choose_samples, evaluate
 from export.paired import compare as compare_files
-from export.paired import leaks, print_paired
+from export.paired import print_paired
 from export.quality_reference import (
     choose_training_samples,
     learn_quality_reference,
     training_folders,
 )
+from export.seen import print_seen
 from service.inference.session import ModelSession
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
+from training.datasets import DEFAULT_GROUP_PATTERN
 
 WORSE: Final = 3
 """Exit status of `compare` for a file that counts worse; 1 is a refusal and 2 a wrong call."""
@@ -47,6 +56,7 @@ def quantize(
         typer.Option(exists=True, file_okay=False, help="Annotated images to judge on."),
     ],
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
 ) -> None:
     """Make int8 and fp16 variants, try bf16 on OpenVINO, and keep what is accurate enough."""
     from export.quantize import QuantizeOrder  # noqa: PLC0415  loads onnxruntime's quantiser
@@ -60,6 +70,7 @@ def quantize(
                 calibration_groups=calibration_groups,
                 validation_dir=validation,
                 groups=groups,
+                group_pattern=group_pattern,
             ),
             Console(),
         )
@@ -161,6 +172,7 @@ def compare(
     ],
     data_dir: DataDir,
     groups: Groups = None,
+    group_pattern: GroupPattern = DEFAULT_GROUP_PATTERN,
     out: Annotated[
         Path | None, typer.Option(help="Write comparison.json into this folder.")
     ] = None,
@@ -168,7 +180,7 @@ def compare(
         float | None, typer.Option(help="Resolution of the images, um/px; the models' by default.")
     ] = None,
 ) -> None:
-    """Does NEW count better than OLD, on patients that neither was trained on?
+    """Does NEW count better than OLD, on patients that neither was trained or tuned on?
 
     Both run through the service's own segmentation, each with its own thresholds, on the same
     images. Exit status 0 for "better" and "no difference shown", 3 for "worse".
@@ -176,7 +188,7 @@ def compare(
     console = Console()
     options = SegmentOptions(mpp=mpp)
     with refusals_without_traceback():
-        samples = choose_samples(data_dir, groups)
+        samples = choose_samples(data_dir, groups, group_pattern=group_pattern)
         sessions = [ModelSession.load(path) for path in (old, new)]
         if sessions[0].digest == sessions[1].digest:
             raise ExportRefusedError(f"{old} and {new} are the same file; name two")
@@ -196,20 +208,15 @@ def compare(
         except ValueError as error:
             raise ExportRefusedError(str(error)) from error
     names = [f"{s.contract.name} {s.contract.version}" for s in sessions]
-    for role, session, evaluation in zip(("old", "new"), sessions, evaluations, strict=True):
-        seen = leaks(session.contract, evaluation.images)
-        if seen:
-            console.print(
-                f"[bold red]the {role} file was trained on {', '.join(seen)}[/]: its figures there "
-                "say nothing; choose patients that neither has seen with --groups",
-                highlight=False,
-                soft_wrap=True,
-            )
+    parts = {role: each.seen for role, each in zip(("old", "new"), evaluations, strict=True)}
     print_paired(paired, names[0], names[1], console)
+    for role, found in parts.items():
+        print_seen(role, found, console)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         document = {
             **paired.document(),
+            "seen": parts,
             "models": {"old": evaluations[0].model, "new": evaluations[1].model},
             "counts": [
                 {

@@ -7,7 +7,7 @@ nuclei. Needs neither TensorFlow nor Keras.
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,11 +17,18 @@ from numpy.typing import NDArray
 
 from export.bootstrap import Bootstrap, bootstrap
 from export.curves import curves
+from export.seen import seen
 from service.inference.contract import MetricsEntry
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
-from training.datasets import DatasetError, Sample, read_dataset, select_groups
+from training.datasets import (
+    DEFAULT_GROUP_PATTERN,
+    DatasetError,
+    Sample,
+    read_dataset,
+    select_groups,
+)
 from training.matching import (
     InstanceCounts,
     PixelCounts,
@@ -72,6 +79,7 @@ class Evaluation:
         separation: The thresholds that were in force.
         test_time_augmentation: The copies of each tile that were averaged.
         images: One result an image.
+        seen: Patients among them that had a part in making the file; see `export.seen`.
     """
 
     dataset: str
@@ -80,6 +88,7 @@ class Evaluation:
     separation: dict[str, float]
     test_time_augmentation: TestTimeAugmentation
     images: tuple[ImageResult, ...]
+    seen: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def pooled(self) -> dict[str, float]:
@@ -115,18 +124,21 @@ class Evaluation:
         )
 
 
-def choose_samples(root: Path, groups: str | None) -> list[Sample]:
+def choose_samples(
+    root: Path, groups: str | None, *, group_pattern: str = DEFAULT_GROUP_PATTERN
+) -> list[Sample]:
     """Read a labelled folder, or some of its patients.
 
     Args:
         root: The folder, in any layout of `training.datasets`.
         groups: Comma-separated groups: shell patterns (`tnbc_p0[78]`), or how they end (`07,08`).
             None takes all.
+        group_pattern: Regular expression from file stem to patient.
 
     Raises:
         DatasetError: The folder is not usable, or a pattern matches no group.
     """
-    samples = read_dataset(root)
+    samples = read_dataset(root, group_pattern=group_pattern)
     if groups is None:
         return samples
     known = {sample.group for sample in samples}
@@ -197,6 +209,7 @@ def evaluate(
         },
         test_time_augmentation=resolved.test_time_augmentation,
         images=tuple(results),
+        seen=seen(session.contract, {sample.group for sample in samples}),
     )
 
 
@@ -268,6 +281,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.model,
         "separation": evaluation.separation,
         "test_time_augmentation": evaluation.test_time_augmentation,
+        "seen": evaluation.seen,
         # Binary masks know no touching nuclei: their objects are connected components.
         "annotation": sorted({image.kind for image in evaluation.images}),
         "pooled": evaluation.pooled,

@@ -150,7 +150,8 @@ def read_counts(paths: Sequence[Path]) -> HeldOutCounts:
 
     Raises:
         ExportRefusedError: A file is unreadable or of an older version, an image comes twice,
-            nuclei are not annotated one by one, or files were made under different augmentation.
+            nuclei are not annotated one by one, the model was trained on a patient, or files were
+            made under different augmentation.
     """
     pairs: dict[tuple[str, str], CountPair] = {}
     sources: list[dict[str, str]] = []
@@ -160,6 +161,12 @@ def read_counts(paths: Sequence[Path]) -> HeldOutCounts:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["annotation"] != ["instances"]:
                 raise ExportRefusedError(f"{path}: binary masks do not tell nuclei apart")
+            # Files of older versions do not tell.
+            if trained := document.get("seen", {}).get("training"):
+                raise ExportRefusedError(
+                    f"{path}: the model was trained on {', '.join(trained)}, so its errors there "
+                    "say nothing of new patients; evaluate the ones held out, with --groups"
+                )
             model = document["model"]
             sources.append(
                 {

@@ -5,7 +5,6 @@ themselves: units are drawn once and both files are judged on the same draw (pai
 Efron and Tibshirani, 1993, chapter 8).
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
@@ -18,7 +17,6 @@ from rich.table import Table
 
 from export.bootstrap import draw_units, image_sums, interval, pooled_figures, ratio
 from export.evaluate import Evaluation, ImageResult
-from service.inference.contract import ModelContract
 
 LEAST_UNITS: Final = 6
 """Fewer than this show nothing: five of five are better by luck one time in thirty-two."""
@@ -163,18 +161,6 @@ def judge(differences: dict[str, Difference], units: int) -> tuple[Verdict, str]
             ),
         )
     return "better", told
-
-
-def leaks(contract: ModelContract, images: Sequence[ImageResult]) -> list[str]:
-    """Patients among the images that a file was trained on, as far as its contract lists them."""
-    groups = {image.group for image in images}
-    trained: set[str] = set()
-    for source in contract.training.data:
-        for use in source.use.split("; "):
-            listed = re.fullmatch(r"training: [^(]*\((.*)\)", use)
-            if listed:
-                trained |= set(listed[1].split(", "))
-    return sorted(groups & trained)
 
 
 def print_paired(paired: Paired, old: str, new: str, console: Console) -> None:

@@ -68,26 +68,35 @@ def training_folders(run: TrainedRun, data_root: Path) -> list[Path]:
 
 
 def choose_training_samples(run: TrainedRun, roots: Iterable[Path]) -> dict[str, list[Sample]]:
-    """Find some of the images that a run learnt from, by their names.
+    """Choose some of the images that a run learnt from; see `find_trained_samples`.
+
+    Returns:
+        Samples by folder name, at most `MOST_IMAGES` each, evenly over the groups and the same on
+        every call.
+    """
+    return {name: _evenly(samples) for name, samples in find_trained_samples(run, roots).items()}
+
+
+def find_trained_samples(run: TrainedRun, roots: Iterable[Path]) -> dict[str, list[Sample]]:
+    """Find the images that a run learnt from, by their names.
 
     Args:
         run: The run.
         roots: Labelled folders to look in, for example those of `training_folders`.
 
     Returns:
-        Samples by folder name, at most `MOST_IMAGES` each, evenly over the groups and the same on
-        every call. Folders with none are left out.
+        Samples by folder name. Folders with none are left out.
 
     Raises:
         training.datasets.DatasetError: A folder is not usable.
     """
     trained = run.trained_stems()
-    chosen = {}
+    found = {}
     for root in roots:
         samples = [sample for sample in read_dataset(root) if sample.stem in trained]
         if samples:
-            chosen[root.resolve().name] = _evenly(samples)
-    return chosen
+            found[root.resolve().name] = samples
+    return found
 
 
 def _evenly(samples: Sequence[Sample]) -> list[Sample]:

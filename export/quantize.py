@@ -36,6 +36,7 @@ from service.inference.contract import (
     VariantSpec,
 )
 from service.inference.session import ModelSession
+from training.datasets import DEFAULT_GROUP_PATTERN
 
 VariantPrecision = Literal["int8", "fp16"]
 
@@ -53,6 +54,7 @@ class QuantizeOrder:
         calibration_groups: Its patients, as `evaluate.choose_samples` reads them; None for all.
         validation_dir: Labelled folder to judge on.
         groups: Its patients that the model was not trained on; None for all.
+        group_pattern: Regular expression from file stem to patient, in both folders.
     """
 
     model_file: Path
@@ -60,6 +62,7 @@ class QuantizeOrder:
     calibration_groups: str | None
     validation_dir: Path
     groups: str | None
+    group_pattern: str = DEFAULT_GROUP_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,11 @@ def quantize(order: QuantizeOrder, console: Console) -> list[Verdict]:
             f"{order.model_file.name} is an {contract.variant.precision} variant; start from the "
             "file that it was made of"
         )
-    calibration = choose_samples(order.calibration_dir, order.calibration_groups)
-    validation = choose_samples(order.validation_dir, order.groups)
+    pattern = order.group_pattern
+    calibration = choose_samples(
+        order.calibration_dir, order.calibration_groups, group_pattern=pattern
+    )
+    validation = choose_samples(order.validation_dir, order.groups, group_pattern=pattern)
     check_apart(calibration, validation)
     judge = Judge(
         validation,

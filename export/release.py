@@ -9,6 +9,7 @@ Everything is made in a staging folder beside its destination and moved there la
 the very end: who finds `model.onnx` finds a verified model with its card.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,10 +29,12 @@ from export.evaluate import choose_samples, evaluate, write_metrics
 from export.intervals import read_intervals
 from export.quality_reference import (
     choose_training_samples,
+    find_trained_samples,
     learn_quality_reference,
     training_folders,
 )
 from export.report import print_table, write_picture
+from export.seen import CALIBRATED_ON
 from export.verify import check_not_blank, check_parity
 from service.inference.contract import ModelContract, VerificationSpec
 from service.inference.golden import write_golden
@@ -39,6 +42,8 @@ from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
 from training.quiet import quiet_standard_error
+from training.run_folder import recorded_data_root
+from training.sources import group_pattern_for
 
 if TYPE_CHECKING:
     import onnx
@@ -62,9 +67,11 @@ class ReleaseOrder:
         name: Name that callers choose the model by.
         version: Semantic version of the weights.
         out: Folder of models.
+        group_pattern: Regular expression from file stem to patient; by default the recipe's for
+            a folder of this name.
         external_dirs: More labelled folders to measure on, none of them learnt from.
         data_root: Where the run's data folders lie, for the statistics that quality flags compare
-            with; beside `validation_dir` by default.
+            with; by default beside `validation_dir`, or where they lay in training.
         intervals: File of `python -m export intervals`, where counts shall have an interval.
         description: For the contract; made from the configuration by default.
         half_weights: Whether large weights are rounded to float16 and stored so.
@@ -78,6 +85,7 @@ class ReleaseOrder:
     name: str
     version: str
     out: Path
+    group_pattern: str | None = None
     external_dirs: tuple[Path, ...] = ()
     data_root: Path | None = None
     intervals: Path | None = None
@@ -108,9 +116,24 @@ def release(order: ReleaseOrder, console: Console) -> Path:
             f"{destination} holds a model already; count the version up, or say --replace"
         )
     run = read_run(order.run_dir)
-    samples = choose_samples(order.validation_dir, order.groups)
-    external = _read_external(order)
-    check_held_out(run, [*samples, *(sample for group in external.values() for sample in group)])
+    samples = choose_samples(
+        order.validation_dir,
+        order.groups,
+        group_pattern=order.group_pattern or group_pattern_for(run.config, order.validation_dir),
+    )
+    external = _read_external(order, run)
+    measured = [*samples, *(sample for group in external.values() for sample in group)]
+    check_held_out(run, measured)
+    check_contents_held_out(
+        [
+            sample
+            for found in find_trained_samples(
+                run, training_folders(run, _data_root(order, run))
+            ).values()
+            for sample in found
+        ],
+        measured,
+    )
     # Filled in before the long work, so that a bad name or version is refused at once.
     draft = build_contract(
         run, name=order.name, version=order.version, description=order.description
@@ -128,12 +151,24 @@ def release(order: ReleaseOrder, console: Console) -> Path:
             console=console,
         )
         destination.mkdir(parents=True, exist_ok=True)
+        _remove_earlier(destination)
         for path in sorted(staging.iterdir(), key=lambda path: path.name == _CANDIDATE):
             path.replace(destination / (MODEL_FILE if path.name == _CANDIDATE else path.name))
     return destination
 
 
-def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
+def _remove_earlier(folder: Path) -> None:
+    """Remove what an earlier model of this version left and this release does not write.
+
+    The service refuses a variant that was made of another `model.onnx`, and with it the whole
+    folder, on processors that it suits; figures of the earlier model would pass for the new one's.
+    """
+    for pattern in ("model.*.onnx", "metrics_*.json"):
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _read_external(order: ReleaseOrder, run: TrainedRun) -> dict[str, list[Sample]]:
     """Read the external data sets, by the names that their figures are filed under."""
     external: dict[str, list[Sample]] = {}
     for folder in order.external_dirs:
@@ -142,7 +177,9 @@ def _read_external(order: ReleaseOrder) -> dict[str, list[Sample]]:
             raise ExportRefusedError(
                 f"two external folders are named {name}: their figures would overwrite each other"
             )
-        external[name] = choose_samples(folder, None)
+        external[name] = choose_samples(
+            folder, None, group_pattern=group_pattern_for(run.config, folder)
+        )
     return external
 
 
@@ -158,6 +195,38 @@ def check_held_out(run: TrainedRun, samples: Sequence[Sample]) -> None:
             f"{len(leaked)} of {len(samples)} images were trained on, first {leaked[0]}: choose "
             "held-out patients with --groups"
         )
+
+
+def check_contents_held_out(trained: Sequence[Sample], samples: Sequence[Sample]) -> None:
+    """Refuse to measure a model on a copy, byte by byte, of an image that it has learnt from.
+
+    Args:
+        trained: The training images, as far as they are at hand.
+        samples: What the model is to be measured on.
+
+    Raises:
+        ExportRefusedError: A sample is such a copy, whatever its name.
+    """
+    digests = {_digest(sample): sample for sample in trained}
+    for sample in samples:
+        known = digests.get(_digest(sample))
+        if known is not None:
+            raise ExportRefusedError(
+                f"{sample.image_path} is {known.image_path.name}, which was trained on, under "
+                "another name: measure on patients that nothing was learnt from"
+            )
+
+
+def _digest(sample: Sample) -> bytes:
+    return hashlib.sha256(sample.image_path.read_bytes()).digest()
+
+
+def _data_root(order: ReleaseOrder, run: TrainedRun) -> Path:
+    """Where relative paths of the run's data start: beside the validation folder, or as trained."""
+    if order.data_root is not None:
+        return order.data_root
+    beside = order.validation_dir.resolve().parent
+    return beside if training_folders(run, beside) else recorded_data_root(run.folder)
 
 
 def _make(
@@ -220,7 +289,7 @@ def _make(
             segmenter,
             samples,
             dataset=order.validation_dir.resolve().name,
-            split=f"validation and calibration: {role}",
+            split=f"{CALIBRATED_ON}: {role}",
         )
     ]
     evaluations += [
@@ -258,7 +327,7 @@ def _quality_reference(
     console: Console,
 ) -> dict[str, float] | None:
     """Learn the flags' reference from the run's training images, or say that there are none."""
-    root = order.data_root or order.validation_dir.resolve().parent
+    root = _data_root(order, run)
     sources = choose_training_samples(run, training_folders(run, root))
     values = learn_quality_reference(
         session,

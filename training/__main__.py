@@ -52,8 +52,8 @@ app = typer.Typer(
 
     [cyan]python -m training compare runs/first runs/mine[/cyan] puts runs side by side.
 
-    [cyan]python -m export compare OLD.onnx NEW.onnx mydata --groups 'p0[78]'[/cyan]
-    tells whether the new file counts better.
+    [cyan]python -m export compare OLD.onnx NEW.onnx mydata-test[/cyan]
+    tells whether the new file counts better, on patients that neither was made with.
 
     The backend is Keras' own choice: KERAS_BACKEND=tensorflow (default), torch or jax.""",
     rich_markup_mode="rich",
@@ -144,12 +144,22 @@ def evaluate(
     groups: Annotated[
         list[str] | None, typer.Option(help="Shell patterns of the patients; all by default.")
     ] = None,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression from file stem to patient; the recipe's by default."),
+    ] = None,
 ) -> None:
     """Judge a trained model on annotated images: figures, ROC, precision-recall, a picture."""
     with quiet_standard_error():
         from training.evaluate import evaluate_run  # noqa: PLC0415  starts the backend
 
-    figures = evaluate_run(run_dir, data, out or run_dir / "evaluation", groups or ["*"])
+    figures = evaluate_run(
+        run_dir,
+        data,
+        out or run_dir / "evaluation",
+        groups or ["*"],
+        group_pattern=group_pattern,
+    )
     for name, value in figures.items():
         console.print(f"{name:>20}  {value:.4f}")
 

@@ -26,9 +26,13 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 DEFAULT_GROUP_PATTERN = r"^(.*?)[_-]?\d+$"
 """The stem without its last number: `tnbc_p07_2` belongs to `tnbc_p07`."""
 
-_UNREADABLE = "not an image that OpenCV reads; export it again as PNG or TIFF, or remove it"
+_UNREADABLE = (
+    "not an image that OpenCV reads, or cut short; export it again as PNG or TIFF, or remove it"
+)
 
 _LOSSY_SUFFIXES = (".jpg", ".jpeg")
+_LEAST_FULL_BITS = 15
+"""The service takes images whose greatest value needs 14 bits or fewer for those of a camera."""
 _MOST_PIECES = 3
 """A real nucleus may be cut into so many pieces by another one or by the image's border."""
 
@@ -65,12 +69,11 @@ class Sample:
             is separated into connected components (8-neighbourhood), all that it allows.
 
         Raises:
-            DatasetError: when a file is unreadable, the sizes differ, labels are in colour, or the
-                values are not those of its kind of annotation.
+            DatasetError: when a file is unreadable or is no image that the service would see alike,
+                the sizes differ, labels are in colour, or the values are not those of its kind of
+                annotation.
         """
-        bgr = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise DatasetError(f"{self.image_path}: {_UNREADABLE}")
+        pixels = _read_pixels(self.image_path)
         raw: Any = cv2.imread(str(self.label_path), cv2.IMREAD_UNCHANGED)
         if raw is None:
             raise DatasetError(f"{self.label_path}: {_UNREADABLE}")
@@ -83,18 +86,46 @@ class Sample:
                     f"{self.label_path}: an annotation in colour; save labels as a grey image of "
                     "8 or 16 bits with one number a nucleus and 0 for background"
                 )
-        if raw.shape != bgr.shape[:2]:
+        if raw.shape != pixels.shape[:2]:
             raise DatasetError(
-                f"{self.stem}: image is {bgr.shape[1]}x{bgr.shape[0]} px but its annotation "
+                f"{self.stem}: image is {pixels.shape[1]}x{pixels.shape[0]} px but its annotation "
                 f"{self.label_path.name} is {raw.shape[1]}x{raw.shape[0]}; export both at one size"
             )
-        pixels = np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
         if self.kind == "instances":
             _check_labels(self.label_path, raw)
             return pixels, raw.astype(np.int32)
         _check_mask(self.label_path, raw)
         _, components = cv2.connectedComponents((raw > 0).astype(np.uint8), connectivity=8)
         return pixels, components.astype(np.int32)
+
+
+def _read_pixels(path: Path) -> NDArray[np.uint8]:
+    """Read an image as RGB (H, W, 3) uint8.
+
+    The service scales odd depths, puts transparency on white and refuses what is cut short. OpenCV
+    does none of that, so such files are refused: a model must not learn from, nor be measured on,
+    other pixels than it is shown.
+    """
+    data = path.read_bytes()
+    encoded = np.frombuffer(data, np.uint8)
+    # Not imread: it fills the missing rest of a JPEG that was cut short with grey.
+    bgr = cv2.imdecode(encoded, cv2.IMREAD_COLOR) if data else None
+    if bgr is None:
+        raise DatasetError(f"{path}: {_UNREADABLE}")
+    stored: Any = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    if stored.dtype == np.uint16:
+        bits = int(stored[..., :3].max()).bit_length()
+        if 0 < bits < _LEAST_FULL_BITS:
+            raise DatasetError(
+                f"{path}: {bits} bits in 16, nearly black when read as 16; save it with 8 bits"
+            )
+    opaque = np.iinfo(stored.dtype).max
+    if stored.ndim == 3 and stored.shape[2] == 4 and (stored[..., 3] < opaque).any():
+        raise DatasetError(
+            f"{path}: partly transparent; save it without transparency, on white as the service "
+            "would show it"
+        )
+    return np.ascontiguousarray(bgr[..., ::-1]).astype(np.uint8)
 
 
 def _check_labels(path: Path, raw: NDArray[np.integer]) -> None:
@@ -133,18 +164,36 @@ def read_dataset(root: Path, *, group_pattern: str = DEFAULT_GROUP_PATTERN) -> l
             patient; a stem that does not match is a group of its own.
 
     Raises:
-        DatasetError: no folder, no known layout, no images, or an image without annotation.
+        DatasetError: no folder, no known layout, no images, an image without annotation, or a
+            pattern that is no regular expression with a group.
     """
+    pattern = _compile(group_pattern)
     if not root.is_dir():
         raise DatasetError(f"{root}: no such folder")
     if (root / "images").is_dir():
-        return _read_simple(root, re.compile(group_pattern))
+        return _read_simple(root, pattern)
     slides = sorted(path for path in root.glob("Slide_*") if path.is_dir())
     if slides:
         return _read_tnbc(slides)
     raise DatasetError(
         f"{root}: neither images/ with labels/ or masks/, nor Slide_NN/ with GT_NN/ is in it"
     )
+
+
+def _compile(group_pattern: str) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(group_pattern)
+    except re.error as error:
+        raise DatasetError(
+            f"group_pattern {group_pattern!r} is no regular expression ({error}); "
+            f"the usual one is {DEFAULT_GROUP_PATTERN!r}"
+        ) from error
+    if not pattern.groups:
+        raise DatasetError(
+            f"group_pattern {group_pattern!r} has no part in round brackets, which names the "
+            f"patient; the usual one is {DEFAULT_GROUP_PATTERN!r}"
+        )
+    return pattern
 
 
 def _read_simple(root: Path, group_pattern: re.Pattern[str]) -> list[Sample]:

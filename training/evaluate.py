@@ -5,7 +5,8 @@ so `python -m export evaluate` measures them on the exported file, through the s
 """
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -19,6 +20,7 @@ from training.best_model import load_best_model
 from training.datasets import read_dataset, select_groups
 from training.report import Prediction, plot_predictions, plot_roc_and_precision_recall
 from training.run_folder import read_configuration
+from training.sources import group_pattern_for
 
 LEVELS = 256
 """Probabilities are counted in 256 levels, the resolution of the exported model's output."""
@@ -106,8 +108,21 @@ def predict_level(model: keras.Model, pixels: NDArray[np.uint8]) -> NDArray[np.u
     return np.asarray(np.rint(maps[0, :height, :width, 0] * 255), np.uint8)
 
 
+def _defined(figures: Mapping[str, float | str]) -> dict[str, float | str | None]:
+    """Null for what is undefined, as the AUC of an image without nuclei: JSON knows no NaN."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in figures.items()
+    }
+
+
 def evaluate_run(
-    run_dir: Path, data: Path, out: Path, groups: Sequence[str] = ("*",)
+    run_dir: Path,
+    data: Path,
+    out: Path,
+    groups: Sequence[str] = ("*",),
+    *,
+    group_pattern: str | None = None,
 ) -> dict[str, float]:
     """Judge a run's best model on a folder of annotated images.
 
@@ -119,6 +134,7 @@ def evaluate_run(
         data: a folder that `training.datasets.read_dataset` reads.
         out: folder to write.
         groups: shell patterns of the patients to judge on.
+        group_pattern: regular expression from file stem to patient; the recipe's by default.
 
     Returns:
         The pooled figures.
@@ -129,7 +145,8 @@ def evaluate_run(
     """
     model = load_best_model(run_dir)
     config = read_configuration(run_dir)
-    samples = select_groups(read_dataset(data), groups)
+    pattern = group_pattern or group_pattern_for(config, data)
+    samples = select_groups(read_dataset(data, group_pattern=pattern), groups)
     total = PixelHistogram(np.zeros(LEVELS, np.int64), np.zeros(LEVELS, np.int64))
     images: dict[str, dict[str, float | str]] = {}
     shown: list[tuple[float, Prediction]] = []
@@ -147,10 +164,11 @@ def evaluate_run(
         "architecture": config.architecture,
         "data": data.name,
         "groups": list(groups),
-        "pooled": pooled,
-        "images": images,
+        "pooled": _defined(pooled),
+        "images": {stem: _defined(figures) for stem, figures in images.items()},
     }
-    (out / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(report, indent=2, allow_nan=False) + "\n"
+    (out / "metrics.json").write_text(text, encoding="utf-8")
     plot_roc_and_precision_recall({config.architecture: total.curves()}, out / "curves.png")
     # The best and the worst, so that the picture does not flatter.
     ranked = [prediction for _, prediction in sorted(shown, key=itemgetter(0))]

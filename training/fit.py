@@ -34,8 +34,8 @@ from training.callbacks import (
     TensorBoardWriter,
 )
 from training.config import TrainingConfig
-from training.crops import CropDataset, check_crop, load_images, validation_tiles
-from training.datasets import Sample
+from training.crops import CropDataset, LoadedImage, check_crop, load_images, validation_tiles
+from training.datasets import DatasetError, Sample
 from training.distillation import load_teachers, soften_targets
 from training.history import best_row, read_history
 from training.lineage import INITIAL_FOLDER, copy_records, teacher_folder
@@ -96,6 +96,7 @@ def fit(
     first_epoch = state.epochs_done() if resume else 0
     crops = _training_crops(config, train)
     held_out = load_images([s for samples in validation.values() for s in samples], channels)
+    _check_annotated("validation", held_out, "hold out a patient who has some")
     validation_data = validation_tiles(held_out, config.crop_px)
 
     model = build_model(config, data_root or Path())
@@ -145,6 +146,8 @@ def _training_crops(config: TrainingConfig, train: Mapping[str, Sequence[Sample]
             images = load_images(train[source.name], channels)
             check_crop(source.name, images, config.crop_px)
             shown.append((images, source.weight))
+    everything = [image for images, _ in shown for image in images]
+    _check_annotated("training", everything, "look at labels/ with `python -m training check`")
     if config.teachers:
         teachers = load_teachers(config.teachers, channels)
         shown = [
@@ -165,6 +168,15 @@ def _training_crops(config: TrainingConfig, train: Mapping[str, Sequence[Sample]
         nucleus_share=config.nucleus_share,
         seed=config.seed,
     )
+
+
+def _check_annotated(split: str, images: Sequence[LoadedImage], remedy: str) -> None:
+    """Refuse a split without a nucleus: blank masks would have a Dice of 1 in every epoch."""
+    if not any(image.targets[..., 0].any() for image in images):
+        raise DatasetError(
+            f"no nucleus is annotated in the {len(images)} {split} images; {remedy}, or the run's "
+            "figures mean nothing"
+        )
 
 
 def _keep_records(config: TrainingConfig, run_dir: Path) -> None:

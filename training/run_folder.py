@@ -154,7 +154,8 @@ def _existing(path: Path) -> Path:
 
 def _check_resumable(config: TrainingConfig, run_dir: Path) -> None:
     saved = run_dir / "config.json"
-    if not saved.is_file() or not (run_dir / "state.npz").is_file():
+    state_file = run_dir / "state.npz"
+    if not saved.is_file() or not (state_file.is_file() or _ended_in_first_epoch(run_dir)):
         raise RunFolderError(
             f"{run_dir}: no interrupted run to resume; it is complete, or is no run folder: start "
             "another one with `python -m training fit`"
@@ -165,13 +166,21 @@ def _check_resumable(config: TrainingConfig, run_dir: Path) -> None:
             f"{run_dir}: the configuration differs from that of the interrupted run; resume "
             f"with {saved}, or start another folder"
         )
-    with np.load(run_dir / "state.npz") as state:
+    if not state_file.is_file():
+        return
+    with np.load(state_file) as state:
         digest = str(state["configuration"]) if "configuration" in state.files else None
     if digest not in (None, configuration_digest(saved.read_text(encoding="utf-8"))):
         raise RunFolderError(
             f"{saved}: was changed since the run was interrupted; undo the change to resume, or "
             "start another folder with `python -m training fit` and this file as the recipe"
         )
+
+
+def _ended_in_first_epoch(run_dir: Path) -> bool:
+    """Whether a run was killed before its first state was saved: it begins again."""
+    finished = any((run_dir / name).is_file() for name in ("metrics.json", "curves.png"))
+    return not finished and len(read_history(run_dir / "history.csv")) <= 1
 
 
 def write_data_record(

@@ -230,12 +230,16 @@ def _next(record: RunRecord, data_root: Path) -> list[str]:
         command(
             *(*python, "export", "model", record.folder, "--validation", data),
             *("--groups", ",".join(groups), "--name", "mine", "--version", "1.0.0"),
-            *("--out", "models"),
+            *("--data-root", data_root, "--out", "models"),
         ),
-        "<p>Before it is released, see whether it counts better than the file in use:</p>",
+        (
+            "<p>Before it is released, see whether it counts better than the file in use, on "
+            "patients that neither was made with: this run's validation patients chose its best "
+            "epoch, and its thresholds in the command above.</p>"
+        ),
         command(
             *(*python, "export", "compare", "OLD/model.onnx", "models/mine/1.0.0/model.onnx"),
-            *(data, "--groups", ",".join(groups)),
+            "OTHER_PATIENTS",
         ),
     ]
 

@@ -160,6 +160,7 @@ def test_the_command_reads_folds_and_writes_what_a_contract_takes(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        ({"seen": {"training": ["p4"]}}, "the model was trained on p4"),
         ({"annotation": ["binary"]}, "do not tell nuclei apart"),
         ({"test_time_augmentation": "flips4"}, "different test-time augmentation"),
         ({"images": [{"stem": "x"}]}, "no metrics.json"),

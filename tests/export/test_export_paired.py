@@ -12,7 +12,8 @@ from export.__main__ import app
 from export.bootstrap import LEAST_GROUPS
 from export.evaluate import Evaluation, choose_samples, evaluate
 from export.onnx_file import read, write
-from export.paired import LEAST_UNITS, Difference, Paired, compare, judge, leaks
+from export.paired import LEAST_UNITS, Difference, Paired, compare, judge
+from service.inference.contract import MetricsEntry
 from service.inference.session import ModelSession
 from service.segmenter import Segmenter
 from training.datasets import Sample
@@ -154,17 +155,60 @@ def test_the_command_gives_a_verdict_and_a_status(
 
 
 def test_images_that_a_file_was_trained_on_are_named(
-    tiny_session: ModelSession, strict_file: Path, test_data: Path, samples: list[Sample]
+    tiny_session: ModelSession,
+    strict_file: Path,
+    test_data: Path,
+    samples: list[Sample],
+    tmp_path: Path,
 ) -> None:
     arguments = ["compare", str(tiny_session.path), str(strict_file), str(test_data)]
     result = CliRunner().invoke(app, [*arguments, "--groups", "nucls_test"])
     assert result.exit_code == 0, result.output
     assert "the old file was trained on nucls_test: its figures there say nothing" in result.output
     assert "3 images are too few" in result.output
+    # Measured alone it says so, too, and its file.
+    alone = ["evaluate", str(tiny_session.path), str(test_data), "--out", str(tmp_path)]
+    result = CliRunner().invoke(app, alone)
+    assert result.exit_code == 0, result.output
+    assert "the model file was trained on nucls_test" in result.output
+    document = json.loads((tmp_path / "metrics.json").read_text("utf-8"))
+    assert document["seen"]["training"] == ["nucls_test"]
     held_out = evaluate(
         Segmenter(tiny_session), [samples[-1]], dataset="fixtures", split="one"
-    ).images
-    assert leaks(tiny_session.contract, held_out) == []
+    ).seen
+    assert held_out["training"] == []
+
+
+def test_images_that_a_file_was_tuned_on_are_named(
+    tiny_session: ModelSession, strict_file: Path, quarters: Path, tmp_path: Path
+) -> None:
+    """Its thresholds were chosen for the least count bias on those very patients."""
+    proto, contract = read(strict_file)
+    entry = MetricsEntry(
+        dataset="mydata",
+        split="validation and calibration: tnbc_p07, tnbc_p08",
+        images=8,
+        values={"dice": 0.8},
+    )
+    tuned_file = tmp_path / "model.onnx"
+    write(proto, contract.model_copy(update={"metrics": (entry,)}), tuned_file)
+    files = [str(tuned_file), str(tiny_session.path)]
+    out = ["--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, ["compare", *files, str(quarters), *out])
+    assert result.exit_code == 0, result.output
+    assert "better for counting" in result.output
+    assert "the old file's thresholds were chosen on tnbc_p07, tnbc_p08" in result.output
+    # Both runs chose their best epoch on the patient that their recipe holds out.
+    assert "the new file's best epoch was chosen on tnbc_p07:" in result.output
+    document = json.loads((tmp_path / "out" / "comparison.json").read_text("utf-8"))
+    assert document["seen"] == {
+        "old": {
+            "training": [],
+            "best epoch": ["tnbc_p07"],
+            "thresholds": ["tnbc_p07", "tnbc_p08"],
+        },
+        "new": {"training": [], "best epoch": ["tnbc_p07"], "thresholds": []},
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from export import convert as convert_module
 from export import release as release_module
+from export.__main__ import app
 from export.calibrate import calibrate
 from export.contract import TrainedRun
 from export.errors import ExportRefusedError
@@ -191,6 +193,71 @@ def test_a_replacing_release_with_external_data_measured_beside(
     assert (folder / "metrics_elsewhere.json").is_file()
 
 
+def test_a_replacing_release_takes_nothing_over_from_the_model_before(
+    order: ReleaseOrder, released: Path
+) -> None:
+    """A variant of another model.onnx makes the service refuse the folder on processors for it."""
+    shutil.copytree(released.parents[1], order.out)
+    folder = order.out / order.name / order.version
+    stale = ["metrics_elsewhere.json", "model.fp16.onnx", "model.int8.onnx"]
+    for name in stale:
+        (folder / name).write_bytes(b"of the model before")
+    (folder / "notes.txt").write_text("the user's own", encoding="utf-8")
+    release(replace(order, replace=True), Console(quiet=True))
+    left = {path.name for path in folder.iterdir()}
+    assert not left & set(stale)
+    assert "notes.txt" in left
+
+
+def test_images_trained_on_are_refused_under_another_name_too(
+    order: ReleaseOrder, test_data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "nucls").symlink_to(test_data, target_is_directory=True)
+    elsewhere = tmp_path / "elsewhere"
+    for kind in ("images", "labels"):
+        (elsewhere / kind).mkdir(parents=True)
+        content = (test_data / kind / "nucls_test_2.png").read_bytes()
+        (elsewhere / kind / "a_1.png").write_bytes(content)
+    with pytest.raises(ExportRefusedError, match=r"a_1.png.*is nucls_test_2.png, .*trained on"):
+        release(
+            replace(order, external_dirs=(elsewhere,), data_root=tmp_path / "root"),
+            Console(quiet=True),
+        )
+    assert not order.out.exists()
+
+
+def test_training_images_are_found_where_they_lay_in_training(
+    order: ReleaseOrder, tiny_run: TrainedRun, test_data: Path, tmp_path: Path
+) -> None:
+    """The recipe's path starts elsewhere than beside the validation folder."""
+    run_dir, root = tmp_path / "run", tmp_path / "elsewhere"
+    shutil.copytree(tiny_run.folder, run_dir)
+    root.mkdir()
+    (root / "nucls").symlink_to(test_data, target_is_directory=True)
+    sessions = [{"data_root": str(root)}]
+    (run_dir / "environment.json").write_text(json.dumps(sessions), encoding="utf-8")
+    folder = release(replace(order, run_dir=run_dir), Console(quiet=True))
+    contract = ModelSession.load(folder / "model.onnx", provider="cpu").contract
+    assert contract.quality_reference
+
+
+def test_the_card_tells_the_scale_and_tissue_of_its_own_model(
+    order: ReleaseOrder, tiny_run: TrainedRun, tmp_path: Path
+) -> None:
+    """Not those of the embedded model: another laboratory trains on kidney at 20x."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run_dir)
+    config = json.loads((run_dir / "config.json").read_text())
+    config["native_mpp"] = 0.5
+    (run_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    folder = release(replace(order, run_dir=run_dir), Console(quiet=True))
+    card = " ".join((folder / "card.md").read_text().split())
+    assert "0.5 um/px (20x)" in card
+    assert "40x" not in card
+    assert "breast" not in card
+
+
 def test_external_folders_of_one_name_are_refused(order: ReleaseOrder, test_data: Path) -> None:
     same = (test_data, test_data / "." / "images" / "..")
     with pytest.raises(ExportRefusedError, match="two external folders are named data"):
@@ -254,6 +321,33 @@ def test_a_version_is_not_overwritten_unless_told(order: ReleaseOrder, released:
     with pytest.raises(ExportRefusedError, match="holds a model already"):
         release(again, Console(quiet=True))
     assert (released / "model.onnx").read_bytes() == before
+
+
+def test_patients_are_told_by_the_pattern_of_the_recipe(
+    order: ReleaseOrder, tiny_run: TrainedRun, test_data: Path, tmp_path: Path
+) -> None:
+    """Names that the usual pattern takes for patients of their own, as `caseB-roi1-x100b`."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(tiny_run.folder, run_dir)
+    config = json.loads((run_dir / "config.json").read_text())
+    config["data"][0]["group_pattern"] = "^(case[A-Z])"
+    (run_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    folder = tmp_path / "nucls"
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+        for number, stem in enumerate(("tnbc_p07_1", "tnbc_p08_2")):
+            content = (test_data / kind / f"{stem}.png").read_bytes()
+            (folder / kind / f"caseB-roi{number}-x{100 * number}b.png").write_bytes(content)
+    orders = replace(order, run_dir=run_dir, validation_dir=folder, groups="caseB")
+    metrics = json.loads((release(orders, Console(quiet=True)) / "metrics.json").read_text())
+    assert list(metrics["groups"]) == ["caseB"]
+
+    model = order.out / order.name / order.version / "model.onnx"
+    arguments = ["evaluate", str(model), str(folder), "--groups", "caseB"]
+    refused = CliRunner().invoke(app, arguments)
+    assert refused.exit_code == 1, refused.output
+    told = CliRunner().invoke(app, [*arguments, "--group-pattern", "^(case[A-Z])"])
+    assert told.exit_code == 0, told.output
 
 
 def test_a_bad_version_and_a_wrong_patient_are_refused_before_the_work(

@@ -4,13 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
+from training.config import DataSource, TrainingConfig
 from training.datasets import (
+    DEFAULT_GROUP_PATTERN,
     DatasetError,
     dataset_digest,
     read_dataset,
     select_groups,
     split_by_group,
 )
+from training.sources import group_pattern_for
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -83,6 +86,26 @@ def test_holding_out_everything_is_an_error(disc_folder: Path) -> None:
 def test_a_group_pattern_overrides_the_default(disc_folder: Path) -> None:
     samples = read_dataset(disc_folder, group_pattern=r"p(\d)")
     assert {s.group for s in samples} == {"0"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [(r"^[^_]+", "no part in round brackets"), (r"^(p\d", "no regular expression")],
+)
+def test_a_pattern_that_names_no_patient_is_refused(
+    disc_folder: Path, pattern: str, message: str
+) -> None:
+    with pytest.raises(DatasetError, match=message):
+        read_dataset(disc_folder, group_pattern=pattern)
+
+
+def test_a_recipe_tells_the_patients_of_its_own_folders(disc_folder: Path) -> None:
+    source = DataSource(
+        name="mine", path=Path("mydata"), group_pattern="^(p)", validation_groups=("p",)
+    )
+    config = TrainingConfig(data=(source,))
+    assert group_pattern_for(config, Path("/elsewhere/mydata")) == "^(p)"
+    assert group_pattern_for(config, disc_folder) == DEFAULT_GROUP_PATTERN
 
 
 def test_sizes_that_differ_are_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from rich.console import Console
 from training.best_model import load_best_model
 from training.config import DataSource, TrainingConfig
 from training.datasets import read_dataset
+from training.evaluate import evaluate_run
 from training.findings import findings
 from training.fit import RunFolderError, fit
 from training.history import read_history, write_history
@@ -78,6 +79,21 @@ def test_the_run_folder_holds_all_that_the_docs_promise(
         fit(config, run, quiet=True, resume=True)
 
 
+def test_images_without_a_nucleus_leave_valid_json(run: Path, tmp_path: Path) -> None:
+    for kind in ("images", "labels"):
+        (tmp_path / kind).mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "p1_1.png"), np.full((64, 64, 3), 220, np.uint8))
+    cv2.imwrite(str(tmp_path / "labels" / "p1_1.png"), np.zeros((64, 64), np.uint16))
+    evaluate_run(run, tmp_path, tmp_path / "out")
+
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    text = (tmp_path / "out" / "metrics.json").read_text("utf-8")
+    figures = json.loads(text, parse_constant=refuse)["images"]["p1_1"]
+    assert figures["auc"] is None
+
+
 def test_the_report_stands_alone_and_says_who_was_judged(run: Path) -> None:
     page = report_run(run).read_text("utf-8")
     assert not re.search(r"<script|<link|https?://|src=\"(?!data:)", page)
@@ -97,6 +113,8 @@ def test_the_report_stands_alone_and_says_who_was_judged(run: Path) -> None:
         "<td>p00, p01</td>",
         "worst: p02_",
         "python -m export model",
+        # On its own validation patients a file would be judged where it was tuned.
+        "models/mine/1.0.0/model.onnx OTHER_PATIENTS",
         "--groups p02",
         "learning_rate",
         "tensorflow",

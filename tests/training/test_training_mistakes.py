@@ -177,6 +177,41 @@ def _no_image(attempt: Attempt) -> None:
     (attempt.images / "p00_0.png").write_text("this is a note", "utf-8")
 
 
+def _image_of_twelve_bits(attempt: Attempt) -> None:
+    """As many cameras write: divided by 257, as 16 bits are, it is nearly black."""
+    path = attempt.images / "p00_0.png"
+    pixels = cv2.imread(str(path)).astype(np.uint16) * 16
+    cv2.imwrite(str(path), pixels)
+
+
+def _image_cut_short(attempt: Attempt) -> None:
+    """A copy that broke off: OpenCV paints what is missing grey."""
+    path = attempt.images / "p00_0.png"
+    cv2.imwrite(str(path.with_suffix(".jpg")), cv2.imread(str(path)))
+    path.unlink()
+    whole = path.with_suffix(".jpg").read_bytes()
+    path.with_suffix(".jpg").write_bytes(whole[: len(whole) * 6 // 10])
+
+
+def _image_partly_transparent(attempt: Attempt) -> None:
+    """The service would put it on white, and training saw the colour underneath."""
+    path = attempt.images / "p00_0.png"
+    pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2BGRA)
+    pixels[:20, :, 3] = 0
+    cv2.imwrite(str(path), pixels)
+
+
+def _no_nucleus_to_judge_on(attempt: Attempt) -> None:
+    """Every epoch would have a Dice of 1."""
+    for number in range(2):
+        cv2.imwrite(str(attempt.labels / f"p02_{number}.png"), np.zeros((96, 96), np.uint16))
+
+
+def _no_nucleus_to_learn_from(attempt: Attempt) -> None:
+    for path in attempt.labels.glob("p0[01]_*.png"):
+        cv2.imwrite(str(path), np.zeros((96, 96), np.uint16))
+
+
 def _labels_are_coloured(attempt: Attempt) -> None:
     labels = cv2.imread(str(attempt.labels / "p00_0.png"), cv2.IMREAD_UNCHANGED)
     assert labels is not None
@@ -216,6 +251,11 @@ MISTAKES: tuple[tuple[Callable[[Attempt], None], str, str], ...] = (
     (_recipe_missing, "recipe.toml: no such file", "training/recipes"),
     (_run_exists, "run: holds a run already", "resume it or choose another folder"),
     (_no_image, "p00_0.png: not an image that OpenCV reads", "export it again as PNG or TIFF"),
+    (_image_of_twelve_bits, "p00_0.png: 12 bits in 16", "save it with 8 bits"),
+    (_image_cut_short, "p00_0.jpg: not an image that OpenCV reads, or cut short", "export"),
+    (_image_partly_transparent, "p00_0.png: partly transparent", "save it without transparency"),
+    (_no_nucleus_to_judge_on, "no nucleus is annotated in the 2 validation images", "hold out"),
+    (_no_nucleus_to_learn_from, "no nucleus is annotated in the 4 training images", "labels"),
     (_labels_are_coloured, "p00_0.png: an annotation in colour", "one number a nucleus"),
 )
 
@@ -277,6 +317,7 @@ def interrupted(attempt: Attempt) -> None:
 
 def _nothing_to_resume(attempt: Attempt) -> None:
     (attempt.run / "state.npz").unlink()
+    (attempt.run / "metrics.json").write_text("{}", "utf-8")
 
 
 def _no_run_folder(attempt: Attempt) -> None:
@@ -316,6 +357,20 @@ def test_a_mistake_with_resume_is_named_with_its_remedy(
     assert code == 2
     assert fault in message
     assert remedy in message
+
+
+def test_a_run_killed_in_its_first_epoch_is_resumed(
+    attempt: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fit` says that the folder holds a run and must be resumed, so that must be possible."""
+    interrupted(attempt)
+    (attempt.run / "state.npz").unlink()
+    monkeypatch.setattr("sys.argv", ["training", "resume", str(attempt.run)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (attempt.run / "model.keras").is_file()
+    assert not (attempt.run / "state.npz").exists()
 
 
 def test_mistakes_with_evaluate_report_and_compare_are_named(
