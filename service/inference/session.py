@@ -164,40 +164,60 @@ class ModelSession:
 
     @classmethod
     def _take_processor(cls, checked: "_CheckedFile") -> Self:
-        """Run the rewritten graph on the default provider, or the file's own where that fails."""
-        contract = checked.contract
-        content = None
-        if checked.options.rewrite:
-            content = rewrite_for_processor(checked.content, contract.input.divisor)
-        if content is None:
-            return cls._finish(checked, checked.on_cpu)
-        try:
-            session = create_cpu_session(content, checked.options)
-            check_canary(session, contract)
-            loaded = cls._finish(checked, session)
-        except ModelContractError as error:
-            # The file itself may still be right; if it is not, this raises.
+        """Run a file on the default provider."""
+        loaded, why_not = cls._load_rewritten(checked, "cpu")
+        if loaded is None:
             loaded = cls._finish(checked, checked.on_cpu)
-            loaded.passed_over = (f"the graph as rewritten for processors: {error}",)
-            return loaded
-        loaded.rewritten = True
+            loaded.passed_over = why_not
         return loaded
 
     @classmethod
     def _accelerate(cls, checked: "_CheckedFile", provider: RealProvider) -> Self:
         """Open a file on a provider that must run it, or raise ProviderError."""
-        session = open_provider(
-            checked.content,
-            provider,
-            checked.precision,
-            checked.contract.input,
-            checked.options,
-        )
+        loaded: Self | None = None
+        why_not: tuple[str, ...] = ()
+        if provider == "openvino":
+            loaded, why_not = cls._load_rewritten(checked, provider)
+        if loaded is None:
+            session = open_provider(
+                checked.content,
+                provider,
+                checked.precision,
+                checked.contract.input,
+                checked.options,
+            )
+            try:
+                check_canary(session, checked.contract)
+                loaded = cls._finish(checked, session)
+            except ModelContractError as error:
+                raise ProviderError(f"{provider} does not run the model: {error}") from error
+            loaded.passed_over = why_not
+        return loaded
+
+    @classmethod
+    def _load_rewritten(
+        cls, checked: "_CheckedFile", provider: RealProvider
+    ) -> tuple[Self | None, tuple[str, ...]]:
+        """Run the graph as rewritten for processors, where it gives the same maps in float32.
+
+        Returns:
+            The session, or None and, where the rewriting failed, why.
+        """
+        contract = checked.contract
+        content = None
+        if checked.options.rewrite and checked.precision == "fp32":
+            content = rewrite_for_processor(checked.content, contract.input.divisor)
+        if content is None:
+            return None, ()
         try:
-            check_canary(session, checked.contract)
-            return cls._finish(checked, session)
-        except ModelContractError as error:
-            raise ProviderError(f"{provider} does not run the model: {error}") from error
+            session = open_provider(content, provider, "fp32", contract.input, checked.options)
+            check_canary(session, contract)
+            loaded = cls._finish(checked, session)
+        except (ModelContractError, ProviderError) as error:
+            # The file itself may still be right; whoever takes it instead will see.
+            return None, (f"the graph as rewritten for processors: {error}",)
+        loaded.rewritten = True
+        return loaded, ()
 
     @classmethod
     def _finish(cls, checked: "_CheckedFile", session: Any) -> Self:

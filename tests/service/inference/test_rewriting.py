@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from service.errors import ModelContractError
 from service.inference import session as session_module
 from service.inference.contract import INPUT_NAME, OUTPUT_NAME
-from service.inference.providers import CPU_PROVIDER
+from service.inference.providers import CPU_PROVIDER, RuntimeOptions, is_available
 from service.inference.repository import embedded_models_dir
 from service.inference.rewriting import rewrite_for_processor
 from service.inference.session import ModelSession
@@ -333,6 +333,29 @@ def test_the_embedded_model_runs_rewritten(he_pixels: NDArray[np.uint8]) -> None
     expected = as_exported.run([OUTPUT_NAME], {INPUT_NAME: tiles})[0].astype(int)
     assert np.abs(session.run(tiles).astype(int) - expected).max() <= 1
     assert (session.run(tiles) != expected).mean() < 1e-4
+
+
+@pytest.mark.skipif(not is_available("openvino"), reason="this onnxruntime has no OpenVINO")
+def test_openvino_runs_it_rewritten_in_float32_alone(he_pixels: NDArray[np.uint8]) -> None:
+    path = EMBEDDED / "model.onnx"
+    session = ModelSession.load(path, provider="openvino", threads=1)
+    assert session.rewritten
+    as_exported = ModelSession.load(
+        path, provider="openvino", options=RuntimeOptions(threads=1, rewrite=False)
+    )
+    assert not as_exported.rewritten
+    tiles = he_pixels[None, :128, :192]
+    expected = as_exported.run(tiles).astype(int)
+    assert np.abs(session.run(tiles).astype(int) - expected).max() <= 1
+    reference = ModelSession.load(path, provider="cpu", threads=1)
+    variant = ModelSession.load(
+        EMBEDDED / "model.int8.onnx",
+        provider="openvino",
+        precision="int8",
+        threads=1,
+        reference=reference,
+    )
+    assert not variant.rewritten
 
 
 @pytest.mark.parametrize("variant", ["int8", "fp16"])
