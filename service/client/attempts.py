@@ -5,6 +5,7 @@ A call is repeated when no answer came, and when the answer says that a later on
 Idempotency-Key, so that what the service already did is answered again and not done again.
 """
 
+import math
 import random
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +25,18 @@ _LATER: Final = frozenset(
 _IN_FLIGHT: Final = "idempotency-key-in-flight"
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 8.0
+
+
+def checked_limits(*, attempts: int, deadline_s: float) -> None:
+    """Check what a client is given.
+
+    Raises:
+        ValueError: There would be no attempt, or no time for one.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, this is {attempts}")
+    if not 0.0 < deadline_s < math.inf:
+        raise ValueError(f"deadline_s must be a number of seconds above 0, this is {deadline_s}")
 
 
 class Attempts:
