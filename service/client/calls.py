@@ -4,7 +4,7 @@ import base64
 import datetime as dt
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
 from urllib.parse import quote
@@ -83,7 +83,7 @@ class Call:
         self,
         client: httpx.Client | httpx.AsyncClient,
         wait_s: float,
-        parts: Iterator[bytes] | None = None,
+        parts: Iterable[bytes] | None = None,
     ) -> httpx.Request:
         """Return one attempt, which waits at most `wait_s` seconds.
 
@@ -153,10 +153,13 @@ def to_address(address: str) -> str:
     Raises:
         ValueError: It has no scheme or no host, so that nothing could ever answer.
     """
-    parts = httpx.URL(address)
+    try:
+        parts = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{address!r} is no address: {error}") from error
     if parts.scheme not in {"http", "https"} or not parts.host:
         raise ValueError(
-            f"{address!r} must begin with http:// or https://, as http://{{host}}:8000"
+            f"{address!r} must begin with http:// or https://, such as http://127.0.0.1:8000"
         )
     return address
 

@@ -13,17 +13,22 @@ import httpx2 as httpx
 _PART_BYTES: Final = 65_536
 
 
-def timed_parts(content: bytes, until_s: float) -> Iterator[bytes]:
-    """Yield a body in parts.
+class TimedParts:
+    """A request's body in parts, which end with `httpx.WriteTimeout` at the monotonic `until_s`.
 
-    Raises:
-        httpx.WriteTimeout: The monotonic time `until_s` has come.
+    It can be gone through again, as a transport that repeats by itself does.
     """
-    view = memoryview(content)
-    for begin in range(0, len(view), _PART_BYTES):
-        if time.monotonic() >= until_s:
-            raise httpx.WriteTimeout("the image was not sent in time")
-        yield bytes(view[begin : begin + _PART_BYTES])
+
+    def __init__(self, content: bytes, until_s: float) -> None:
+        self._content = content
+        self._until_s = until_s
+
+    def __iter__(self) -> Iterator[bytes]:
+        view = memoryview(self._content)
+        for begin in range(0, len(view), _PART_BYTES):
+            if time.monotonic() >= self._until_s:
+                raise httpx.WriteTimeout("the image was not sent in time")
+            yield bytes(view[begin : begin + _PART_BYTES])
 
 
 class TimedStream(httpx.SyncByteStream):

@@ -32,7 +32,7 @@ from service.client.calls import (
     to_address,
     unreadable,
 )
-from service.client.deadlines import TimedStream, timed_parts
+from service.client.deadlines import TimedParts, TimedStream
 from service.client.images import ImageSource
 
 
@@ -198,7 +198,7 @@ class Client:
 
     def _exchange(self, call: Call, wait_s: float) -> httpx.Response:
         until_s = time.monotonic() + wait_s + GRACE_S
-        parts = None if call.content is None else timed_parts(call.content, until_s)
+        parts = None if call.content is None else TimedParts(call.content, until_s)
         response = self._http.send(call.to_request(self._http, wait_s, parts), stream=True)
         with contextlib.closing(response):
             if isinstance(response.stream, httpx.SyncByteStream):
