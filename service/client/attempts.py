@@ -64,7 +64,7 @@ class Attempts:
         Raises:
             UnreachableError: There is no attempt left, or no time for one.
         """
-        reason = str(error) or type(error).__name__
+        reason = str(error).rstrip(".") or type(error).__name__
         return self._pause(
             UnreachableError(
                 f"no answer after {self._made + 1} attempts in {self._deadline_s:g} s: {reason}."
@@ -101,10 +101,17 @@ class Attempts:
 
 
 def _to_problem(response: httpx.Response) -> ProblemError:
+    document: object
     try:
         document = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
+    if response.has_redirect_location:
+        # None is followed: the key would go to an address that nobody gave.
+        document = {
+            "title": "The answer is a redirect",
+            "detail": f"It leads to {response.headers['Location']}; give the client that address.",
+        }
     # Seconds: the service sends no dates, and a proxy's date is as good as no word.
     header = response.headers.get("Retry-After", "")
     retry_after_s = float(header) if header.isdecimal() else None

@@ -252,7 +252,7 @@ def read_answer(answer: type[Answer], response: httpx.Response) -> Answer:
     except ValidationError as error:
         wrong = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:3])
         raise unreadable(response, f"missing or wrong: {wrong}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise unreadable(response, "it is no JSON") from error
 
 

@@ -1,7 +1,7 @@
 """The deadline of a whole call: a timeout of httpx bounds each read and each write alone.
 
 A server that sends a byte now and then, or a line on which an upload crawls, would else hold a
-call for ever. For asyncio `asyncio.timeout` does the same.
+call for ever. Not looked at is a dripping head. For asyncio `asyncio.timeout` bounds all of it.
 """
 
 import time

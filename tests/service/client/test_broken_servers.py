@@ -116,6 +116,7 @@ def test_the_deadline_holds_for_all_of_a_call(ask: Ask, behave: Behaviour) -> No
         answers(200, b"<html>Log in", "Content-Type: text/html"),
         answers(200, b'{"a": 1}', "Content-Type: application/json"),
         answers(200, b"no gzip", "Content-Encoding: gzip"),
+        answers(200, b"[" * 200_000, "Content-Type: application/json"),
     ],
 )
 @pytest.mark.parametrize(
@@ -132,7 +133,9 @@ def test_an_answer_that_is_none_of_karyons_is_named(
     assert "proxy" in str(seen.value)
 
 
-@pytest.mark.parametrize("body", [b'{"errors": 5, "title": null, "type": []}', b"[]", b"<html>"])
+@pytest.mark.parametrize(
+    "body", [b'{"errors": 5, "title": null, "type": []}', b"[]", b"<html>", b"[" * 200_000]
+)
 def test_a_refusal_in_another_shape_is_a_problem(ask: Ask, body: bytes) -> None:
     behave = answers(500, body)
     with pretender(behave) as address, pytest.raises(ProblemError) as seen:
@@ -140,6 +143,12 @@ def test_a_refusal_in_another_shape_is_a_problem(ask: Ask, body: bytes) -> None:
     problem = seen.value
     assert (problem.status, problem.name, problem.errors) == (500, "", [])
     assert problem.title == "The answer is no problem document"
+
+
+def test_a_redirect_tells_the_address_to_give(ask: Ask) -> None:
+    behave = answers(301, b"<html>", "Location: https://lab.example/")
+    with pretender(behave) as address, pytest.raises(ProblemError, match=r"https://lab\.example/"):
+        ask(address, lambda client: client.result(ID))
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
