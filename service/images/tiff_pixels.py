@@ -32,6 +32,7 @@ from service.images.tiff import (
     TiffPage,
     read_page,
 )
+from service.images.tiff_lengths import check_lengths
 
 # A pixel of the largest allowed image costs at most this: 16-bit RGBA.
 _BYTES_PER_PIXEL = 8
@@ -156,7 +157,9 @@ def _read_segment(data: bytes, page: TiffPage, index: int, count: int) -> NDArra
     offset = int(page.offsets[index])
     expected = count * page.stored_type.itemsize
     if page.compression == NONE:
-        if offset + expected > len(data):
+        # A single strip may state less than it has; libtiff overlooks that too.
+        stated = int(page.byte_counts[index])
+        if offset + expected > len(data) or (page.offsets.size > 1 and 0 < stated < expected):
             raise UnreadableImageError("the TIFF image is truncated")
         return np.frombuffer(data, page.stored_type, count, offset)
     stored = memoryview(data)[offset : offset + int(page.byte_counts[index])]
@@ -192,6 +195,8 @@ def _decode_with_codec(data: bytes, page: TiffPage) -> NDArray[Any]:
     depth = page.stored_type.itemsize
     if page.compression == JPEG:
         _check_jpeg_segments(data, page, depth)
+    else:
+        check_lengths(data, page)
     wide = depth > 1
     if wide and (
         page.planar or page.colour == "cmyk" or (page.stored_type.kind, depth) == ("f", 2)
