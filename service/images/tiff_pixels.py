@@ -195,8 +195,6 @@ def _decode_with_codec(data: bytes, page: TiffPage) -> NDArray[Any]:
     depth = page.stored_type.itemsize
     if page.compression == JPEG:
         _check_jpeg_segments(data, page, depth)
-    else:
-        check_lengths(data, page)
     wide = depth > 1
     if wide and (
         page.planar or page.colour == "cmyk" or (page.stored_type.kind, depth) == ("f", 2)
@@ -209,6 +207,8 @@ def _decode_with_codec(data: bytes, page: TiffPage) -> NDArray[Any]:
         raise UnsupportedImageError(
             "gray TIFF with alpha is read uncompressed or with Deflate only; save it so"
         )
+    if page.compression != JPEG:
+        check_lengths(data, page)
     opaque_colour = page.colour != "gray" and page.alpha == "none"
     flags = cv2.IMREAD_COLOR if opaque_colour and not wide else cv2.IMREAD_UNCHANGED
     return decode_with_opencv(
