@@ -23,7 +23,7 @@ from service.inference.ticket import Ticket
 from service.segmentation.augmentation import COPIES, TestTimeAugmentation, stream_augmented
 from service.segmentation.instances import separate
 from service.segmentation.intervals import CountInterval, interval_of_count
-from service.segmentation.measurements import measure
+from service.segmentation.measurements import Nucleus, measure
 from service.segmentation.quality import judge_quality
 from service.segmentation.quality_figures import measure_image, with_outlines
 from service.segmentation.quality_reference import QualityReference
@@ -144,7 +144,10 @@ class Segmenter:
         )
         probability = np.ascontiguousarray(maps[..., 0])
         distance = np.ascontiguousarray(maps[..., 1]) if options.keep_distance else None
+        outlined: list[Nucleus] | None = None
         if scale != 1:
+            # Quality is judged at the model's resolution: on a coarse grid every outline is dented.
+            outlined = measure(labels, probability)
             labels = resize_labels(labels, (height_px, width_px))
             probability = resize_maps(probability, (height_px, width_px))
             distance = None if distance is None else resize_maps(distance, (height_px, width_px))
@@ -152,7 +155,11 @@ class Segmenter:
         clock.lap("separation")
         nuclei = measure(labels, probability)
         clock.lap("measurement")
-        quality = judge_quality(with_outlines(figures.result(), nuclei), self._reference, mpp=mpp)
+        quality = judge_quality(
+            with_outlines(figures.result(), nuclei if outlined is None else outlined),
+            self._reference,
+            mpp=mpp,
+        )
         clock.lap("quality")
 
         areas_px = np.array([nucleus.area_px for nucleus in nuclei], dtype=np.float64)

@@ -83,6 +83,17 @@ class Directory:
             raise TagError(f"tag {number} is empty")
         return int(values[0])
 
+    def hints(self, number: int) -> NDArray[np.uint64]:
+        """Give the values of a tag that describes and decides no pixel's place.
+
+        None of another type is worth refusing an image for: they count as absent.
+        """
+        try:
+            values = self.integers(number)
+        except TagError:
+            values = None
+        return np.empty(0, np.uint64) if values is None else values
+
     def rational(self, number: int) -> float | None:
         """Give the first value of an unsigned rational tag; None if absent or divided by zero."""
         tag = self.tags.get(number)

@@ -48,6 +48,9 @@ def decode_with_opencv(
             f"{decoded.shape[1]} x {decoded.shape[0]} px"
         )
     channels = 1 if decoded.ndim == 2 else decoded.shape[2]
+    if decoded.dtype == np.float64 and channels in _CHANNEL_ORDER:
+        # OpenCV reads 64-bit floats and does not reorder them.
+        return decoded[..., (2, 1, 0, 3)[:channels]]
     if channels in _CHANNEL_ORDER:
         cv2.cvtColor(decoded, _CHANNEL_ORDER[channels], dst=decoded)
     return decoded

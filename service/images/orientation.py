@@ -16,8 +16,8 @@ from service.images.scale import scale_from_tags
 
 def orientation_of(directory: Directory) -> int:
     """Give the orientation 1 to 8; values outside count as upright."""
-    value = directory.integer(274, 1)
-    return value if 1 <= value <= 8 else 1
+    values = directory.hints(274)
+    return int(values[0]) if values.size and 1 <= values[0] <= 8 else 1
 
 
 def read_exif(block: bytes | None) -> tuple[int, Scale]:

@@ -77,7 +77,7 @@ def decode(data: bytes) -> StoredImage:
         colour="gray" if gray else "rgb",
         alpha="straight" if channels in {2, 4} else "none",
         orientation=orientation,
-        scale=scale if scale.mpp or scale.note else exif_scale,
+        scale=scale if scale.mpp or (scale.note and not exif_scale.mpp) else exif_scale,
         profile=_profile(chunks.metadata.get(b"iCCP")),
         notes=tuple(notes),
     )

@@ -34,7 +34,10 @@ def to_rgb(stored: StoredImage) -> tuple[NDArray[np.uint8], list[str]]:
     height, width = stored.samples.shape[:2]
     samples = np.ascontiguousarray(stored.samples).reshape(height, width, -1)
     colours = _COLOUR_CHANNELS[stored.colour]
-    eight, notes = _to_eight_bit(samples, colours, stored.declared_max)
+    # Of light the greatest value is that of empty glass; of ink it is that of the darkest spot, and
+    # tells nothing of the depth.
+    depth = 16 if stored.colour == "cmyk" else None
+    eight, notes = _to_eight_bit(samples, colours, stored.declared_max, depth)
     colour = eight[..., :colours]
     if stored.colour == "gray":
         rgb = np.repeat(colour, 3, axis=2)
@@ -57,15 +60,16 @@ def to_rgb(stored: StoredImage) -> tuple[NDArray[np.uint8], list[str]]:
 
 
 def _to_eight_bit(
-    samples: NDArray[Any], colours: int, declared_max: int | None
+    samples: NDArray[Any], colours: int, declared_max: int | None, depth: int | None
 ) -> tuple[NDArray[np.uint8], list[str]]:
-    """Scale samples (H, W, C) of any accepted type to 0..255."""
+    """Scale samples (H, W, C) of any accepted type to 0..255; `depth` where it is known."""
     if samples.dtype == np.uint8:
         return samples, []
     flat = samples.reshape(samples.shape[0], -1)
     if samples.dtype == np.uint16:
         greatest = int(samples[..., :colours].max())
-        depth = _depth_in_use(greatest, declared_max)
+        if depth is None or _is_telling(declared_max):
+            depth = _depth_in_use(greatest, declared_max)
         if depth == 16:
             # One pass, rounded; 257 * v becomes exactly v.
             eight = np.asarray(cv2.convertScaleAbs(flat, alpha=1 / 257), np.uint8)
@@ -87,14 +91,19 @@ def _to_eight_bit(
     return eight.reshape(samples.shape), [FLOAT_NOTE]
 
 
+def _is_telling(declared_max: int | None) -> bool:
+    """Whether a declared greatest value says anything: 65535 is every writer's default."""
+    return declared_max is not None and declared_max < 65_535
+
+
 def _depth_in_use(greatest: int, declared_max: int | None) -> int:
     """Tell how many of 16 bits carry the image.
 
     Cameras of 10, 12 and 14 bits write their values unshifted into 16-bit files; read as 16 bits
     such an image is nearly black. H&E is bright-field, its background near the greatest value, so
-    the greatest value tells the depth. A declared 65535 is every writer's default and says nothing.
+    the greatest value tells the depth.
     """
-    if declared_max is not None and declared_max < 65_535:
+    if declared_max is not None and _is_telling(declared_max):
         greatest = max(greatest, declared_max)
     if greatest == 0:
         return 16

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import ImageTooLargeError, UnreadableImageError, UnsupportedImageError
-from service.images.image import ImageLimits, StoredImage
+from service.images.image import ImageLimits, Scale, StoredImage
 from service.images.opencv import decode_with_opencv
 from service.images.orientation import orientation_of
 from service.images.samples import CMYK_NOTE
@@ -32,6 +32,7 @@ from service.images.tiff import (
     TiffPage,
     read_page,
 )
+from service.images.tiff_lengths import check_lengths
 
 # A pixel of the largest allowed image costs at most this: 16-bit RGBA.
 _BYTES_PER_PIXEL = 8
@@ -72,17 +73,25 @@ def decode(data: bytes, limits: ImageLimits) -> StoredImage:
             alpha = "premultiplied"
     elif page.photometric == WHITE_IS_ZERO:
         samples = _invert(samples)
-    described = scale_from_description(page.directory)
     return StoredImage(
         samples=samples,
         colour=colour,
         alpha=alpha,
         orientation=orientation_of(page.directory),
         declared_max=_declared_max(page),
-        scale=described if described.mpp else scale_from_tags(page.directory, "tiff_resolution"),
+        scale=_scale(page),
         profile=page.directory.raw(34675),
         notes=(*_page_notes(page), *notes),
     )
+
+
+def _scale(page: TiffPage) -> Scale:
+    """Read the scale from the description, which microscopes write, or else from the tags."""
+    described = scale_from_description(page.directory)
+    if described.mpp:
+        return described
+    tagged = scale_from_tags(page.directory, "tiff_resolution")
+    return tagged if tagged.mpp or tagged.note else described
 
 
 def _stored_px(page: TiffPage) -> int:
@@ -111,12 +120,8 @@ def _declared_max(page: TiffPage) -> int | None:
     """Give the greatest MaxSampleValue or SMaxSampleValue of 16-bit data."""
     if page.stored_type.kind != "u":
         return None
-    declared = [
-        int(values.max())
-        for number in (281, 341)
-        if (values := page.directory.integers(number)) is not None and values.size
-    ]
-    return max(declared, default=None)
+    declared = [page.directory.hints(number) for number in (281, 341)]
+    return max((int(values.max()) for values in declared if values.size), default=None)
 
 
 def _assemble(data: bytes, page: TiffPage) -> NDArray[Any]:
@@ -152,7 +157,9 @@ def _read_segment(data: bytes, page: TiffPage, index: int, count: int) -> NDArra
     offset = int(page.offsets[index])
     expected = count * page.stored_type.itemsize
     if page.compression == NONE:
-        if offset + expected > len(data):
+        # A single strip may state less than it has; libtiff overlooks that too.
+        stated = int(page.byte_counts[index])
+        if offset + expected > len(data) or (page.offsets.size > 1 and 0 < stated < expected):
             raise UnreadableImageError("the TIFF image is truncated")
         return np.frombuffer(data, page.stored_type, count, offset)
     stored = memoryview(data)[offset : offset + int(page.byte_counts[index])]
@@ -189,7 +196,9 @@ def _decode_with_codec(data: bytes, page: TiffPage) -> NDArray[Any]:
     if page.compression == JPEG:
         _check_jpeg_segments(data, page, depth)
     wide = depth > 1
-    if wide and (page.planar or page.colour == "cmyk" or page.stored_type == np.float16):
+    if wide and (
+        page.planar or page.colour == "cmyk" or (page.stored_type.kind, depth) == ("f", 2)
+    ):
         raise UnsupportedImageError(
             "TIFF of this layout is read uncompressed or with Deflate only; save it so, or with "
             "8 bits a sample"
@@ -198,6 +207,8 @@ def _decode_with_codec(data: bytes, page: TiffPage) -> NDArray[Any]:
         raise UnsupportedImageError(
             "gray TIFF with alpha is read uncompressed or with Deflate only; save it so"
         )
+    if page.compression != JPEG:
+        check_lengths(data, page)
     opaque_colour = page.colour != "gray" and page.alpha == "none"
     flags = cv2.IMREAD_COLOR if opaque_colour and not wide else cv2.IMREAD_UNCHANGED
     return decode_with_opencv(

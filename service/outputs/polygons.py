@@ -12,10 +12,10 @@ Where two pixels of a nucleus meet at a corner only, the way stays on its own pi
 then passes a corner twice is cut there: each ring is simple, and rings touch in single points.
 """
 
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,6 +23,9 @@ Ring = list[tuple[int, int]]
 """Corners (x, y) in pixels, closed: the last is the first."""
 Polygon = list[Ring]
 """The outer ring, then the holes."""
+
+_RIGHT, _LEFT = 1, 3
+"""Directions of the edges on that side of their pixels."""
 
 
 def trace_polygons(labels: NDArray[np.integer[Any]]) -> dict[int, list[Polygon]]:
@@ -36,10 +39,10 @@ def trace_polygons(labels: NDArray[np.integer[Any]]) -> dict[int, list[Polygon]]
         length of all outlines.
     """
     edges = _Edges(labels)
-    rings_of: dict[int, list[Ring]] = {}
-    for label, ring in edges.rings():
-        rings_of.setdefault(label, []).extend(_cut(ring))
-    return {label: _assemble(rings_of[label]) for label in sorted(rings_of)}
+    ways_of: dict[int, list[tuple[int, list[Ring]]]] = {}
+    for way, (label, corners) in enumerate(edges.rings()):
+        ways_of.setdefault(label, []).append((way, _cut(corners)))
+    return {label: _assemble(ways_of[label], edges) for label in sorted(ways_of)}
 
 
 class _Edges:
@@ -71,7 +74,9 @@ class _Edges:
                     ]
                 )
             )
-        self._label, pixel, self._start, end_corner, self._direction = np.concatenate(parts, axis=1)
+        self._label, self._pixel, self._start, end_corner, self._direction = np.concatenate(
+            parts, axis=1
+        )
         self._width = width
         corners = (height + 1) * (width + 1)
         start_key = self._label * corners + self._start
@@ -80,7 +85,7 @@ class _Edges:
         # A corner begins one edge of a nucleus, or two where its pixels meet at the corner only.
         first = order[np.searchsorted(start_key, end_key, "left", sorter=order)]
         last = order[np.searchsorted(start_key, end_key, "right", sorter=order) - 1]
-        self._next = np.where(pixel[first] == pixel, first, last)
+        self._next = np.where(self._pixel[first] == self._pixel, first, last)
 
     def rings(self) -> list[tuple[int, list[tuple[int, int]]]]:
         """Return (label, corners) of each closed way, the corners where it turns alone."""
@@ -88,20 +93,38 @@ class _Edges:
         turns = (self._direction[self._next] != self._direction).tolist()
         xs = (self._start % (self._width + 1)).tolist()
         ys = (self._start // (self._width + 1)).tolist()
-        visited = bytearray(len(following))
-        rings = []
+        way_of = [-1] * len(following)
+        rings: list[tuple[int, list[tuple[int, int]]]] = []
         for begin, label in enumerate(self._label.tolist()):
-            if visited[begin]:
+            if way_of[begin] >= 0:
                 continue
-            corners, edge = [], begin
-            while not visited[edge]:
-                visited[edge] = 1
+            corners, edge, way = [], begin, len(rings)
+            while way_of[edge] < 0:
+                way_of[edge] = way
                 after = following[edge]
                 if turns[edge]:
                     corners.append((xs[after], ys[after]))
                 edge = after
             rings.append((label, corners))
+        self._way = np.array(way_of, np.int64)
         return rings
+
+    @cached_property
+    def left_of(self) -> list[int]:
+        """For each way, the way of the same part that its leftmost point looks at.
+
+        From the pixel left of a hole's leftmost edge its row is followed to the left, as far as it
+        is the same nucleus: there lies the outline of the part, or a hole farther to the left.
+        """
+        right = np.flatnonzero(self._direction == _RIGHT)
+        left = np.flatnonzero(self._direction == _LEFT)
+        pixel = self._pixel[right]
+        leftmost = np.lexsort((pixel % self._width, self._way[right]))
+        _, first = np.unique(self._way[right][leftmost], return_index=True)
+        # Left edges come row by row, so the last one up to a pixel begins the pixel's own run.
+        begins = np.searchsorted(self._pixel[left], pixel[leftmost][first], "right") - 1
+        ways: list[int] = self._way[left][begins].tolist()
+        return ways
 
 
 def _cut(corners: list[tuple[int, int]]) -> list[Ring]:
@@ -127,27 +150,26 @@ def doubled_area(ring: Ring) -> int:
     return sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in pairwise(ring))
 
 
-def _assemble(rings: list[Ring]) -> list[Polygon]:
-    """Give each hole to the outer ring around it."""
-    outer = [ring for ring in rings if doubled_area(ring) > 0]
-    holes = [ring for ring in rings if doubled_area(ring) < 0]
-    polygons = [[ring] for ring in outer]
-    for hole in holes:
-        home = 0 if len(outer) == 1 else _surrounding(hole, outer)
-        polygons[home].append(hole)
+def _assemble(ways: list[tuple[int, list[Ring]]], edges: _Edges) -> list[Polygon]:
+    """Give each hole to the outer ring around it: one way has one outer ring, or holes alone."""
+    polygons: list[Polygon] = []
+    home_of: dict[int, Polygon] = {}
+    holes: list[tuple[int, Ring]] = []
+    for way, rings in ways:
+        for ring in rings:
+            if doubled_area(ring) > 0:
+                home_of[way] = [ring]
+                polygons.append(home_of[way])
+            else:
+                holes.append((way, ring))
+    for way, hole in holes:
+        if len(polygons) == 1:
+            polygons[0].append(hole)
+            continue
+        passed, at = [], way
+        while at not in home_of:
+            passed.append(at)
+            at = edges.left_of[at]
+        home_of.update(dict.fromkeys(passed, home_of[at]))
+        home_of[at].append(hole)
     return polygons
-
-
-def _surrounding(hole: Ring, outer: list[Ring]) -> int:
-    """Return the number of the smallest outer ring around a hole."""
-    # The middle of the pixel on the nucleus's side of the hole's first edge lies in its polygon. A
-    # way has the nucleus on its right: to the right of (dx, dy) on the screen is (-dy, dx).
-    (x0, y0), (x1, y1) = hole[0], hole[1]
-    dx, dy = int(np.sign(x1 - x0)), int(np.sign(y1 - y0))
-    middle = (x0 + 0.5 * (dx - dy), y0 + 0.5 * (dy + dx))
-    around = [
-        (doubled_area(ring), number)
-        for number, ring in enumerate(outer)
-        if cv2.pointPolygonTest(np.array(ring[:-1], np.float32), middle, measureDist=False) > 0
-    ]
-    return min(around)[1]

@@ -181,8 +181,14 @@ def _grow(
     within = (first | seeds).ravel()[shared].view(np.bool_)
     marker_at[within] = _flood(foreground.shape, shared[within], marker_at[within], far)
     marker_at = _flood(foreground.shape, shared, marker_at, far)
-    # What no seed reached keeps its component's label.
-    flat[shared] = np.where(marker_at > 0, marker_at, flat[shared])
+    flat[shared] = marker_at
+    unreached = shared[marker_at == 0]
+    if len(unreached):
+        # What hangs on the rest by a corner. Pieces of one component need not lie together: with
+        # one label for all of them, several too small for nuclei would pass for one.
+        piece = np.zeros_like(foreground)
+        piece.ravel()[unreached] = 1
+        flat[unreached] = far + _components(piece)[1].ravel()[unreached]
     return component_of
 
 

@@ -140,7 +140,7 @@ def measure_quality(
     Args:
         pixels: RGB, shape (H, W, 3), uint8.
         maps: The model's answer, shape (H, W, C), uint8, 0..255 for 0..1.
-        nuclei: What was found, at any resolution.
+        nuclei: What was found, at the model's resolution too.
         probability_threshold: The model's calibrated threshold, 0..1.
         seed_threshold: Likewise of the distance map.
 

@@ -14,6 +14,7 @@ from service.errors import ImageTooLargeError, InvalidParameterError
 from service.inference.session import ModelSession
 from service.segmentation.augmentation import TestTimeAugmentation
 from service.segmentation.intervals import CountInterval
+from service.segmentation.rescaling import resize_pixels
 from service.segmentation_result import SegmentOptions
 from service.segmenter import Segmenter
 
@@ -337,3 +338,20 @@ def test_helpers_change_nothing_but_who_does_the_work(segmenter: Segmenter) -> N
     assert helped.quality == alone.quality
     assert np.array_equal(helped.labels, alone.labels)
     assert errands.moments == ["maps", f"{alone.count} labels"]
+
+
+def test_outlines_are_judged_at_the_models_resolution(segmenter: Segmenter) -> None:
+    """On a coarse grid single nuclei look dented: the flag fired on sound images of 1 um/px."""
+    image = draw([], 400, 520)
+    for number, (x, y, _) in enumerate(GRID):
+        axes = (6 + 2 * (number % 7), 6 + number % 4)
+        cv2.ellipse(image, (x, y), axes, 37 * number % 180, 0, 360, PURPLE, -1)
+    native_mpp = segmenter.session.contract.input.mpp
+    coarse = resize_pixels(image, (100, 130))
+    enlarged = resize_pixels(coarse, (400, 520))
+
+    def merged(pixels: Pixels, mpp: float) -> float | None:
+        found = segmenter.segment(pixels, mpp).quality
+        return next(flag.value for flag in found if flag.name == "merged_nuclei")
+
+    assert merged(coarse, 4 * native_mpp) == merged(enlarged, native_mpp) == 0

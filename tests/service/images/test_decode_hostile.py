@@ -21,6 +21,7 @@ from service.errors import (
     UnsupportedImageError,
 )
 from service.images.decode import ImageLimits, decode_image, read_header
+from service.images.ifd import read_first_directory
 
 KINDS = [
     "png",
@@ -379,3 +380,41 @@ def test_many_threads_decode_the_same(
         for kind, image in zip(order, decoded, strict=True):
             assert np.array_equal(image.pixels, expected[kind].pixels)
             assert image.notes == expected[kind].notes
+
+
+@pytest.mark.parametrize("kind", ["tiff_strips", "tiff_lzw", "tiff_packbits"])
+@pytest.mark.parametrize("part", [0.2, 0.6, 0.95])
+def test_a_strip_that_says_itself_to_be_short_is_refused(
+    kind: str, part: float, rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    """As a writer leaves it that was interrupted within a strip, and closed the file."""
+    if kind == "tiff_strips":
+        data = bytearray(encoders.tiff(rgb, rowsperstrip=9))
+    else:
+        number = {"tiff_lzw": 5, "tiff_packbits": 32773}[kind]
+        data = bytearray(encoders.opencv(".tif", rgb, cv2.IMWRITE_TIFF_COMPRESSION, number))
+    order = "<" if data[:2] == b"II" else ">"
+    directory, _ = read_first_directory(bytes(data))
+    tag = directory.tags[279]
+    width = {3: "H", 4: "I"}[tag.kind]
+    last = tag.offset + (tag.count - 1) * struct.calcsize(width)
+    (stored,) = struct.unpack_from(order + width, data, last)
+    struct.pack_into(order + width, data, last, int(stored * part))
+    with pytest.raises(UnreadableImageError, match="truncated"):
+        encoders.decode(bytes(data))
+
+
+def test_lzw_without_an_end_mark_is_read_where_it_is_whole(
+    rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    """Whole strips may be followed by anything, or lack the end mark: their length is counted."""
+    data = bytearray(encoders.opencv(".tif", rgb, cv2.IMWRITE_TIFF_COMPRESSION, 5))
+    directory, _ = read_first_directory(bytes(data))
+    tag = directory.tags[279]
+    layout = {3: "H", 4: "I"}[tag.kind]
+    for number in range(tag.count - 1):
+        at = tag.offset + number * struct.calcsize(layout)
+        (stored,) = struct.unpack_from("<" + layout, data, at)
+        struct.pack_into("<" + layout, data, at, stored + 5)
+    assert tag.count > 1
+    assert np.array_equal(encoders.decode(bytes(data)).pixels, rgb)

@@ -194,6 +194,44 @@ def test_cmyk_tiff(rgb: NDArray[np.uint8], encoders: Any) -> None:
     assert "CMYK converted to RGB without colour management" in image.notes
 
 
+def test_pale_cmyk_of_16_bits_stays_pale(encoders: Any) -> None:
+    """Inks of empty glass are few: their greatest value tells nothing of the depth."""
+    inks = np.full((32, 48, 4), 3000, np.uint16)
+    image = encoders.decode(encoders.tiff(inks, photometric="separated"))
+    assert np.all(image.pixels == round(255 * (1 - 3000 / 65535) ** 2))
+    assert "16-bit samples divided by 257" in image.notes
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_floating_point_with_lzw(kind: type, rgb: NDArray[np.uint8], encoders: Any) -> None:
+    stored = (rgb[..., ::-1] / 255).astype(kind)
+    done, data = cv2.imencode(
+        ".tiff", stored, (cv2.IMWRITE_TIFF_COMPRESSION, 5, cv2.IMWRITE_TIFF_PREDICTOR, 1)
+    )
+    assert done
+    assert np.array_equal(encoders.decode(data.tobytes()).pixels, rgb)
+
+
+def test_half_floats_of_either_order_are_refused_with_lzw(
+    rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    for order in "<>":
+        data = encoders.tiff((rgb / 255).astype(np.float16), byteorder=order)
+        layout = f"{order}HHI"
+        at = data.index(struct.pack(layout, 259, 3, 1)) + 8
+        lzw = data[:at] + struct.pack(f"{order}H", 5) + data[at + 2 :]
+        with pytest.raises(UnsupportedImageError, match="Deflate only"):
+            encoders.decode(lzw)
+
+
+def test_a_greatest_value_of_an_odd_type_costs_no_image(
+    rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    stored = rgb.astype(np.uint16) * 257
+    data = encoders.tiff(stored, extratags=[(341, "d", 3, (65535.0,) * 3, True)])
+    assert np.array_equal(encoders.decode(data).pixels, rgb)
+
+
 def test_first_of_two_pages(rgb: NDArray[np.uint8], encoders: Any) -> None:
     single = encoders.tiff(np.stack([rgb, 255 - rgb]))
     image = encoders.decode(single)

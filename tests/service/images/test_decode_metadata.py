@@ -153,6 +153,61 @@ def test_oblong_pixels_are_no_scale(rgb: NDArray[np.uint8], encoders: Any) -> No
     assert "tiff_resolution ignored: pixels are not square" in image.notes
 
 
+def test_oblong_pixels_of_ome_are_no_scale(rgb: NDArray[np.uint8], encoders: Any) -> None:
+    sizes = 'PhysicalSizeX="0.25" PhysicalSizeY="0.5"'
+    image = encoders.decode(encoders.tiff(rgb, description=f"<OME><Pixels {sizes}/></OME>"))
+    assert image.mpp is None
+    assert "ome_description ignored: pixels are not square" in image.notes
+
+
+@pytest.mark.parametrize("unit", ["&#181;m", "&#xB5;m", "\u00b5m"])
+def test_micrometres_of_ome_in_any_spelling(
+    unit: str, rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    text = f'<OME><Pixels PhysicalSizeX="0.25" PhysicalSizeXUnit="{unit}"/></OME>'
+    assert encoders.decode(encoders.tiff(rgb, description=text.encode())).mpp == 0.25
+
+
+def test_a_described_scale_that_is_not_believed_is_noted(
+    rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    image = encoders.decode(encoders.tiff(rgb, description="Aperio Leica|MPP = 25.0"))
+    assert image.mpp is None
+    assert "aperio_description of 25 um/px ignored: no microscope's scale" in image.notes
+
+
+def test_print_resolution_of_png_does_not_hide_the_scale_of_exif(
+    rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    """As with JPEG, whose editors write 72 dpi beside the scanner's EXIF all the same."""
+    rational = struct.pack("<II", 20_000, 1)
+    exif = encoders.exif(
+        {282: (5, 1, rational), 283: (5, 1, rational), 296: (3, 1, struct.pack("<H", 3))}
+    )
+    print_size = (b"pHYs", struct.pack(">IIB", 2_835, 2_835, 1))
+    image = encoders.decode(encoders.png(rgb, colour_type=2, extra=(print_size, (b"eXIf", exif))))
+    assert (image.mpp, image.mpp_source) == (0.5, "exif_resolution")
+
+
+@pytest.mark.parametrize("tag", [274, 296])
+def test_a_describing_tag_of_an_odd_type_costs_no_image(
+    tag: int, rgb: NDArray[np.uint8], encoders: Any
+) -> None:
+    """Signed where unsigned is asked for: what it says is not used, the pixels are sound."""
+    data = encoders.tiff(
+        rgb,
+        resolution=(40_000, 40_000),
+        resolutionunit="CENTIMETER",
+        extratags=[(274, "H", 1, 6, True)],
+    )
+    at = data.index(struct.pack("<HHI", tag, 3, 1))
+    image = encoders.decode(data[: at + 2] + struct.pack("<H", 8) + data[at + 4 :])
+    if tag == 274:
+        assert np.array_equal(image.pixels, rgb)
+    else:
+        assert image.mpp is None
+
+
 def _profile(name: bytes) -> bytes:
     description = b"desc" + bytes(4) + struct.pack(">I", len(name) + 1) + name + b"\0"
     head = bytes(128) + struct.pack(">I", 1) + b"desc" + struct.pack(">II", 144, len(description))

@@ -126,6 +126,16 @@ def test_component_without_a_seed_is_one_nucleus() -> None:
     assert run(maps).max() == 2
 
 
+def test_what_no_seed_reaches_is_no_nucleus_of_several_pieces() -> None:
+    """Two specks of 16 px hang on two nuclei by a corner each, which flooding does not pass."""
+    maps = np.zeros((40, 80, 2), dtype=np.uint8)
+    maps[10:30, 20:60, 0] = 255
+    maps[18:22, 28:32, 1] = maps[18:22, 48:52, 1] = 255
+    maps[6:10, 16:20, 0] = maps[30:34, 60:64, 0] = 255
+    assert np.bincount(run(maps).ravel())[1:].tolist() == [400, 400, 16, 16]
+    assert run(maps, min_area_px=20).max() == 2
+
+
 @pytest.mark.parametrize("channels", [1, 2])
 def test_image_border_is_foreground_like_any_other(channels: int) -> None:
     maps = np.full((32, 48, channels), 255, dtype=np.uint8)
