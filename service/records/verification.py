@@ -8,6 +8,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from service.records.audit import FIRST_HASH, HEAD_ID, AuditEntry, read_entries
+from service.records.key_verification import KeyTrail
 from service.records.order_verification import OrderTrail, TamperedError
 from service.records.results import bytes_digest, record_digest, version_digest
 from service.records.schema import (
@@ -55,6 +56,7 @@ class _Chain:
         self.hash = FIRST_HASH
         self.results: dict[str, _Expected] = {}
         self.orders = OrderTrail()
+        self.keys = KeyTrail()
         self._anchor = anchor
 
     def follow(self, entry: AuditEntry) -> None:
@@ -92,6 +94,7 @@ class _Chain:
     def _remember(self, entry: AuditEntry) -> None:
         details = orjson.loads(entry.details)
         self.orders.remember(entry, details)
+        self.keys.remember(entry, details)
         if entry.action == "result.purged":
             self.results.pop(entry.subject, None)
             return
@@ -145,6 +148,7 @@ def verify(connection: Connection, anchor: tuple[int, str] | None = None) -> Ver
         for _ in _sound_results(connection, chain.results):
             results += 1
         chain.orders.check(connection)
+        chain.keys.check(connection)
     except TamperedError as error:
         problem = str(error)
     except (TypeError, ValueError, KeyError):

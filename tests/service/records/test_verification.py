@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from service.records.audit import FIRST_HASH, AuditEntry, read_entries
+from service.records.audit import FIRST_HASH, AuditEntry, Transaction, read_entries
 from service.records.bindings import Settlement, file_orders
 from service.records.database import Database
+from service.records.keys import create_key, list_keys, revoke_key, rotate_key
 from service.records.orders import OrderRequest
 from service.records.results import NewResult, ResultVersion, add_result, add_version
 from service.records.schema import Base
@@ -21,7 +22,7 @@ from service.records.verification import parse_anchor, verify, verify_export
 
 CHECKED = (
     "audit", "audit_head", "results", "result_versions", "result_images", "orders",
-    "order_results", "held_results",
+    "order_results", "held_results", "api_keys",
 )  # fmt: skip
 COLUMNS = [
     (table, column.name) for table in CHECKED for column in Base.metadata.tables[table].columns
@@ -57,6 +58,11 @@ def fill(database: Database, new_result: Callable[..., NewResult]) -> None:
             add_result(transaction, new_result(accession=accession, settlement=held))
         requests = [OrderRequest("place", f"P-{n}", f"H-{n}", "F-1", "S") for n in (1, 7)]
         file_orders(transaction, requests, actor="key:1")
+        for days in (None, 30.0, None):
+            create_key(transaction, name="LIS", scopes=["results"], days=days, actor="a")
+        ids = [key.id for key in list_keys(transaction.connection)]
+        rotate_key(transaction, ids[0], overlap_days=7.0, days=None, actor="a")
+        revoke_key(transaction, ids[1], actor="a")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +114,7 @@ def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
 def test_what_was_not_touched_verifies(filed: Database) -> None:
     with filed.reading() as connection:
         verdict = verify(connection)
-    assert (verdict.problem, verdict.rows, verdict.results) == (None, 14, 6)
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 20, 6)
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
@@ -166,6 +172,8 @@ def test_no_row_can_be_removed_or_doubled(filed: Database, table: str) -> None:
             copy["version"] = 50
         if table == "orders":
             copy["placer_number"] = "P-99"
+        if table == "api_keys":
+            copy |= {"id": "0badc0de", "key_sha256": "0" * 64}
         if table in ("result_images", "order_results", "held_results"):
             free = f"SELECT id FROM results WHERE id NOT IN (SELECT result_id FROM {table}) LIMIT 1"
             copy["result_id"] = connection.execute(sa.text(free)).scalar()
@@ -206,6 +214,41 @@ def rewrite(connection: Connection, entries: list[AuditEntry]) -> None:
     connection.exec_driver_sql(
         f"UPDATE audit_head SET sequence = {len(entries)}, hash = '{previous}'"
     )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE api_keys SET revoked_utc = NULL",
+        "UPDATE api_keys SET expires_utc = '2999-01-01T00:00:00.000Z'",
+        "UPDATE api_keys SET scopes = 'admin results'",
+        "DELETE FROM api_keys",
+    ],
+)
+def test_keys_of_an_older_version_are_checked_as_far_as_its_trail_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    new = ("record_sha256", "revoked_utc")
+    audit = Transaction.audit
+
+    def older(self: Transaction, action: str, *, details: Any, **others: Any) -> int:
+        kept = {name: value for name, value in details.items() if name not in new}
+        return audit(self, action, details=kept, **others)
+
+    monkeypatch.setattr(Transaction, "audit", older)
+    database = Database.open(None, tmp_path)
+    with database.writing() as transaction:
+        _, key = create_key(transaction, name="LIS", scopes=["results"], days=None, actor="a")
+        rotate_key(transaction, key.id, overlap_days=7.0, days=None, actor="a")
+        revoke_key(transaction, key.id, actor="a")
+    with database.reading() as connection:
+        assert verify(connection).problem is None
+    assert "key " in str(tampered(database, lambda connection: _run(connection, statement)))
+    database.close()
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement)
 
 
 def test_a_head_that_was_kept_elsewhere_convicts_who_sets_the_trail_back(
