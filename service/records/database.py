@@ -5,6 +5,7 @@ advisory lock on PostgreSQL, both taken first, so that writers of several proces
 Readers never wait for a writer.
 """
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ from service.records.audit import Transaction
 SQLITE_FILE: Final = "karyon.sqlite3"
 VERSION_TABLE: Final = "karyon_schema_version"
 _BUSY_TIMEOUT_MS: Final = 10_000
+_WIPE_TIMEOUT_MS: Final = 1_000
 # "karyon" in ASCII: whoever else uses advisory locks in this database is unlikely to take it.
 _WRITER_LOCK: Final = 0x6B6172796F6E
 _WRITES: Final = "karyon_writes"
@@ -78,6 +80,29 @@ class Database:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    def wipe_journal(self) -> None:
+        """Leave nothing of what was removed in SQLite's journal; PostgreSQL has none of its own.
+
+        Blocking: a second at most while somebody reads, and then it is left to the next time.
+
+        Raises:
+            RecordsUnavailableError: The database does not answer.
+        """
+        if not self.is_sqlite:
+            return
+        with _unavailable():
+            connection = self._engine.raw_connection()
+            # A transaction would refuse it. Writers wait as long as this waits for readers.
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"PRAGMA busy_timeout = {_WIPE_TIMEOUT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+            except sqlite3.Error as error:
+                raise RecordsUnavailableError("The records cannot be reached now.") from error
+            finally:
+                connection.close()
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -180,6 +205,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         # A power cut must not take back a result that a laboratory has already filed.
         "synchronous = FULL",
         "foreign_keys = ON",
+        # What is purged is overwritten, however the library was built.
+        "secure_delete = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
