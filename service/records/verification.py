@@ -19,6 +19,8 @@ from service.records.schema import (
 )
 
 _ROWS_AT_ONCE = 1000
+_IMAGES_AT_ONCE = 4
+"""So many rows with images in them are held at once; a driver would fetch all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +173,18 @@ def verify_export(lines: Iterable[bytes], anchor: tuple[int, str] | None = None)
         chain.end()
     except TamperedError as error:
         problem = str(error)
+    except (TypeError, KeyError, AttributeError):
+        problem = f"after row {chain.sequence}: a value of a kind that this program never writes"
     return Verdict(chain.sequence, 0, f"{chain.sequence}:{chain.hash}", problem)
 
 
 def _parse_line(line: bytes) -> AuditEntry:
-    document = orjson.loads(line)
-    details = orjson.dumps(document["details"], option=orjson.OPT_SORT_KEYS).decode()
-    return AuditEntry(**{**document, "details": details})
+    try:
+        document = orjson.loads(line)
+        details = orjson.dumps(document["details"], option=orjson.OPT_SORT_KEYS).decode()
+        return AuditEntry(**{**document, "details": details})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError("a line of the file is no row of an export") from error
 
 
 def _entries(connection: Connection) -> Iterator[AuditEntry]:
@@ -233,7 +240,8 @@ def _sound_results(connection: Connection, expected: dict[str, _Expected]) -> It
 def _versions(connection: Connection) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
     order = (ResultVersionRow.result_id, ResultVersionRow.version)
-    for row in connection.execute(select(ResultVersionRow.__table__).order_by(*order)):
+    query = select(ResultVersionRow.__table__).order_by(*order)
+    for row in connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}):
         columns: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
         digests.setdefault(columns["result_id"], []).append(version_digest(columns))
     return digests
@@ -242,5 +250,7 @@ def _versions(connection: Connection) -> dict[str, list[str]]:
 def _labels(connection: Connection) -> dict[str, tuple[str | None, str | None]]:
     return {
         result_id: (bytes_digest(image), bytes_digest(labels_png))
-        for result_id, image, labels_png in connection.execute(select(ResultImageRow.__table__))
+        for result_id, image, labels_png in connection.execute(
+            select(ResultImageRow.__table__), execution_options={"yield_per": _IMAGES_AT_ONCE}
+        )
     }

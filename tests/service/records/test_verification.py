@@ -1,6 +1,8 @@
 """Tampering: whatever is changed, put in or taken out, `verify` finds it."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -282,6 +284,56 @@ def test_an_export_can_be_checked_without_the_database(filed: Database) -> None:
     assert verify_export(altered).problem == "row 2 of the audit trail was altered"
     assert verify_export(lines[:1] + lines[2:]).problem is not None
     assert verify_export(lines[:-1], parse_anchor(head)).problem is not None
+
+
+@pytest.mark.parametrize("line", [b"[]", b"7", b"{}", b'{"details": {}}', b"", b"{", b"\xff"])
+def test_what_is_no_export_is_refused(filed: Database, line: bytes) -> None:
+    with filed.reading() as connection:
+        first = read_entries(connection, 0, 1)[0].to_json()
+    with pytest.raises(ValueError, match="no row"):
+        verify_export([first, line])
+
+
+def test_values_of_another_kind_in_an_export_are_found(filed: Database) -> None:
+    with filed.reading() as connection:
+        (entry,) = read_entries(connection, 0, 1)
+    for changes in ({"details": "[]"}, {"details": "{}"}, {"details": "7"}):
+        forged = AuditEntry(**({name: getattr(entry, name) for name in entry.__slots__} | changes))
+        values = {name: getattr(forged, name) for name in entry.__slots__}
+        sealed = AuditEntry(**(values | {"hash": forged.computed_hash()}))
+        verdict = verify_export([sealed.to_json()])
+        assert verdict.problem is not None, changes
+
+
+READER = """
+import resource, sys
+from pathlib import Path
+from service.records.database import Database
+from service.records.verification import verify
+database = Database.open(sys.argv[1], Path("."))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with database.reading() as connection:
+    print(verify(connection).results, end=" ")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_verifying_does_not_hold_all_kept_images(
+    database: Database, database_url: str, new_result: Callable[..., NewResult]
+) -> None:
+    image = bytes(6_000_000)
+    digest = hashlib.sha256(image).hexdigest()
+    with database.writing() as transaction:
+        for _ in range(16):
+            add_result(
+                transaction, new_result(image=image, labels_png=b"labels", input_sha256=digest)
+            )
+    done = subprocess.run(
+        [sys.executable, "-c", READER, database_url], capture_output=True, text=True, check=True
+    )
+    results, grown_kb = (int(word) for word in done.stdout.split())
+    assert results == 16
+    assert grown_kb < 72_000
 
 
 @pytest.mark.parametrize("text", ["", "1", "x:" + "0" * 64, "1:abc"])
