@@ -53,6 +53,12 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(folder: Path) -> None:
     assert all(actor.startswith("command-line:") for actor in actors)
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_name_is_no_markup() -> None:
+    run("keys", "create", "--name", "LIS [/old] [bold]")
+    assert "LIS [/old] [bold]" in run("keys", "list")[0]
+
+
 def test_what_is_wrong_is_said_in_a_line(folder: Path) -> None:
     assert (
         "unknown scope everything" in run("keys", "create", "--scopes", "everything", status=2)[1]
