@@ -1,8 +1,10 @@
 """Results through the recorder: filing, finding, purging, and writers that crowd."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +13,14 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import select
 
-from service.errors import InvalidParameterError, RecordsUnavailableError, UnknownResultError
-from service.records.audit import Transaction
+from service.errors import (
+    DatabaseError,
+    InvalidParameterError,
+    RecordsUnavailableError,
+    UnknownResultError,
+)
+from service.records import database as database_module
+from service.records.audit import Transaction, read_entries
 from service.records.database import Database
 from service.records.idempotency import IdempotencyKey, StoredAnswer, claim, complete
 from service.records.recorder import Recorder
@@ -206,3 +214,54 @@ def test_expired_answers_go_without_another_key(recorder: Recorder) -> None:
 def test_a_million_days_are_for_ever(recorder: Recorder, new_result: Make) -> None:
     file(recorder, new_result(created_utc="2020-01-01T00:00:00.000Z"))
     assert run(purge_once(recorder, result_days=1e6, image_days=1e300)) == (0, 0)
+
+
+def test_a_turn_that_does_not_come_is_waited_for_once(
+    recorder: Recorder, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 700)
+    late = Recorder(Database.open(database_url, tmp_path))
+    with recorder.database.writing():
+        began_s = time.monotonic()
+        waiting = [
+            late.submit(
+                lambda transaction: transaction.audit("t", actor="a", subject="s", details={})
+            )
+            for _ in range(12)
+        ]
+        for write in waiting:
+            with pytest.raises(RecordsUnavailableError):
+                write.result(timeout=20)
+        assert time.monotonic() - began_s < 4.0
+    late.close()
+
+
+def test_a_writer_that_stands_still_loses_its_turn(
+    new_postgresql_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_FROZEN_MS", 300)
+    url = new_postgresql_database()
+    still, other = Database.open(url, tmp_path), Database.open(url, tmp_path)
+
+    def stand_still() -> None:
+        with still.writing() as transaction:
+            transaction.audit("t", actor="still", subject="s", details={})
+            with other.writing() as second:
+                second.audit("t", actor="other", subject="s", details={})
+            transaction.audit("t", actor="still", subject="s", details={})
+
+    with pytest.raises(RecordsUnavailableError):
+        stand_still()
+    with other.reading() as connection:
+        assert [entry.actor for entry in read_entries(connection, 0, 9)] == ["other"]
+    still.close()
+    other.close()
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        began_s = time.monotonic()
+        with pytest.raises(DatabaseError):
+            Database.open(url, tmp_path)
+    assert time.monotonic() - began_s < 15.0
