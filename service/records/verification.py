@@ -8,6 +8,7 @@ import orjson
 from sqlalchemy import Connection, select
 
 from service.records.audit import FIRST_HASH, HEAD_ID, AuditEntry, read_entries
+from service.records.delivery_verification import DeliveryTrail
 from service.records.key_verification import KeyTrail
 from service.records.order_verification import OrderTrail, TamperedError
 from service.records.results import bytes_digest, record_digest, version_digest
@@ -59,6 +60,7 @@ class _Chain:
         self.results: dict[str, _Expected] = {}
         self.orders = OrderTrail()
         self.keys = KeyTrail()
+        self.deliveries = DeliveryTrail()
         self._anchor = anchor
 
     def follow(self, entry: AuditEntry) -> None:
@@ -97,6 +99,7 @@ class _Chain:
         details = orjson.loads(entry.details)
         self.orders.remember(entry, details)
         self.keys.remember(entry, details)
+        self.deliveries.remember(entry, details)
         if entry.action == "result.purged":
             self.results.pop(entry.subject, None)
             return
@@ -151,6 +154,7 @@ def verify(connection: Connection, anchor: tuple[int, str] | None = None) -> Ver
             results += 1
         chain.orders.check(connection)
         chain.keys.check(connection)
+        chain.deliveries.check(connection)
     except TamperedError as error:
         problem = str(error)
     except (TypeError, ValueError, KeyError):
@@ -241,16 +245,17 @@ def _versions(connection: Connection) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
     order = (ResultVersionRow.result_id, ResultVersionRow.version)
     query = select(ResultVersionRow.__table__).order_by(*order)
-    for row in connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}):
-        columns: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
-        digests.setdefault(columns["result_id"], []).append(version_digest(columns))
+    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        for row in rows:
+            columns: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+            digests.setdefault(columns["result_id"], []).append(version_digest(columns))
     return digests
 
 
 def _labels(connection: Connection) -> dict[str, tuple[str | None, str | None]]:
-    return {
-        result_id: (bytes_digest(image), bytes_digest(labels_png))
-        for result_id, image, labels_png in connection.execute(
-            select(ResultImageRow.__table__), execution_options={"yield_per": _IMAGES_AT_ONCE}
-        )
-    }
+    query = select(ResultImageRow.__table__)
+    with connection.execute(query, execution_options={"yield_per": _IMAGES_AT_ONCE}) as rows:
+        return {
+            result_id: (bytes_digest(image), bytes_digest(labels_png))
+            for result_id, image, labels_png in rows
+        }
