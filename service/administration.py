@@ -13,6 +13,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from service.api.auth import SCOPES
 from service.errors import KaryonError
@@ -109,7 +110,7 @@ def list_all() -> None:
     table = Table("id", "name", "scopes", "state", "created", "expires")
     for key in keys:
         table.add_row(
-            key.id, key.name, " ".join(key.scopes), key.state, key.created_utc,
+            key.id, Text(key.name), " ".join(key.scopes), key.state, key.created_utc,
             key.expires_utc or "never",
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 160).print(table)

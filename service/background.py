@@ -16,7 +16,7 @@ from service.records.retention import keep_purging
 async def retention(state: ServiceState) -> AsyncIterator[None]:
     """Purge what is too old while the service runs."""
     days = (state.settings.retention_days, state.settings.image_retention_days)
-    if state.recorder is None or days == (None, None):
+    if state.recorder is None:
         yield
         return
     task = asyncio.create_task(

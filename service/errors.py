@@ -188,6 +188,10 @@ class InsufficientScopeError(KaryonError):
         self.scopes = tuple(scopes)
 
 
+class ForeignPageError(KaryonError):
+    """A web page of another site made a browser send the request."""
+
+
 class RecordsOffError(KaryonError):
     """This service keeps no records, so there is nothing to answer with."""
 

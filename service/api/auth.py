@@ -20,6 +20,7 @@ from fastapi.security import (
 )
 from starlette.requests import Request
 
+from service.api.foreign_page import refuse_foreign_page
 from service.api.quota import ANONYMOUS_ID
 from service.api.state import ServiceState
 from service.errors import InsufficientScopeError, MissingCredentialError, NotReadyError
@@ -94,12 +95,14 @@ async def get_caller(
         InsufficientScopeError: It is not good for this.
         IdentityProviderError: The issuer of the token cannot be asked.
         NotReadyError: The service is starting up.
+        ForeignPageError: A page of another site made a browser send it, and no logins are asked.
     """
     # Not `StateDependency`: who watches the metrics watches the draining too.
     state: ServiceState | None = getattr(request.state, "service", None)
     if state is None:
         raise NotReadyError("The service is starting up.")
     if state.settings.auth == "off" or state.recorder is None:
+        refuse_foreign_page(request)
         return ANONYMOUS
     credential = api_key or (bearer.credentials if bearer else None)
     if not credential:

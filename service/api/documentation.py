@@ -128,12 +128,14 @@ def document_guards(document: dict[str, Any]) -> None:
     Args:
         document: The OpenAPI document; changed in place.
     """
-    refusals = problem_answers("missing-credential", "invalid-credential", "insufficient-scope")
+    names = ("missing-credential", "invalid-credential", "insufficient-scope")
+    reading, changing = problem_answers(*names), problem_answers(*names, "foreign-page")
     for operations in document["paths"].values():
-        for operation in operations.values():
+        for method, operation in operations.items():
             if "security" not in operation:
                 continue
             answers = operation["responses"]
+            refusals = reading if method == "get" else changing
             answers |= {str(status): answer for status, answer in refusals.items()}
             if "503" in answers:
                 content = answers["503"]["content"][PROBLEM_JSON]

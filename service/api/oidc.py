@@ -1,7 +1,10 @@
 """Access tokens of an OpenID Connect issuer: JWTs, checked against the issuer's published keys."""
 
+import http.client
 import ipaddress
 import json
+import threading
+import time
 import urllib.request
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -15,6 +18,7 @@ _ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES2
 _LEEWAY_S: Final = 30
 _FETCH_TIMEOUT_S: Final = 5
 _KEYS_KEPT_S: Final = 300
+_SILENT_S: Final = 5.0
 _GREATEST_TOKEN: Final = 16_384
 
 
@@ -45,6 +49,8 @@ class TokenVerifier:
         self._claim = claim
         self._jwks_url = jwks_url
         self._client: Any = None
+        self._fetching = threading.Lock()
+        self._failed_s: float | None = None
         for url in (issuer, jwks_url):
             if url is not None:
                 _check_url(url)
@@ -71,21 +77,9 @@ class TokenVerifier:
         if len(token) > _GREATEST_TOKEN:
             raise InvalidCredentialError("The token is too long.")
         try:
-            self._jwt.get_unverified_header(token)
-            key = self._signing_key(token)
-            claims = self._jwt.decode(
-                token,
-                key,
-                algorithms=list(_ALGORITHMS),
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=_LEEWAY_S,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
+            claims = self._decoded(token, self._signing_key(token))
         except self._jwt.ExpiredSignatureError as error:
             raise InvalidCredentialError("The token is expired.") from error
-        except self._jwt.PyJWKClientConnectionError as error:
-            raise IdentityProviderError("The identity provider does not answer.") from error
         except self._jwt.PyJWTError as error:
             raise InvalidCredentialError("The token is not valid here.") from error
         held = claims.get(self._claim, ())
@@ -94,16 +88,65 @@ class TokenVerifier:
             scopes = ()
         return str(claims["sub"])[:200], frozenset(str(scope) for scope in scopes)
 
-    def _signing_key(self, token: str) -> Any:
-        if self._client is None:
-            # PyJWT keeps the keys for a while, and looks again once when a token names a new one.
-            self._client = self._jwt.PyJWKClient(
-                self._jwks_url or self._discover(),
-                cache_jwk_set=True,
-                lifespan=_KEYS_KEPT_S,
-                timeout=_FETCH_TIMEOUT_S,
+    def _decoded(self, token: str, key: Any) -> dict[str, Any]:
+        try:
+            claims: dict[str, Any] = self._jwt.decode(
+                token,
+                key,
+                algorithms=list(_ALGORITHMS),
+                audience=self._audience,
+                issuer=self._issuer,
+                leeway=_LEEWAY_S,
+                options={"require": ["exp", "iss", "aud", "sub"]},
             )
-        return self._client.get_signing_key_from_jwt(token).key
+        except TypeError as error:
+            # The token names an algorithm that the key it also names is not made for.
+            raise self._jwt.InvalidTokenError("the key is of another kind") from error
+        return claims
+
+    def _signing_key(self, token: str) -> Any:
+        key_id = self._jwt.get_unverified_header(token).get("kid")
+        # Tokens of a key that is held never wait for an issuer that hangs.
+        if (held := self._held_key(key_id)) is not None:
+            return held.key
+        # One at a time, and none for a while after a failure: threads that all waited for an
+        # issuer that hangs would be missing wherever else the service needs them.
+        with self._fetching:
+            if self._failed_s is not None and time.monotonic() - self._failed_s < _SILENT_S:
+                raise IdentityProviderError("The identity provider did not answer just now.")
+            try:
+                return self._fetched_key(key_id)
+            except IdentityProviderError:
+                self._failed_s = time.monotonic()
+                raise
+
+    def _held_key(self, key_id: Any) -> Any:
+        held = None if self._client is None else self._client.jwk_set_cache.get()
+        keys = () if held is None else held.keys
+        return next(
+            (key for key in keys if key.key_id == key_id and key.public_key_use in ("sig", None)),
+            None,
+        )
+
+    def _fetched_key(self, key_id: Any) -> Any:
+        try:
+            if self._client is None:
+                # PyJWT keeps the keys for a while, and looks again when a token names a new one.
+                self._client = self._jwt.PyJWKClient(
+                    self._jwks_url or self._discover(),
+                    cache_jwk_set=True,
+                    lifespan=_KEYS_KEPT_S,
+                    timeout=_FETCH_TIMEOUT_S,
+                )
+            return self._client.get_signing_key(key_id).key
+        except (
+            self._jwt.PyJWKClientConnectionError,
+            self._jwt.PyJWKSetError,
+            OSError,
+            http.client.HTTPException,
+            ValueError,  # a page in place of JSON; an unknown key is PyJWT's own error
+        ) as error:
+            raise IdentityProviderError("The identity provider does not answer.") from error
 
     def _discover(self) -> str:
         url = self._issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -111,7 +154,7 @@ class TokenVerifier:
             # The scheme was checked; the address is the operator's.
             with urllib.request.urlopen(url, timeout=_FETCH_TIMEOUT_S) as answer:  # noqa: S310
                 found = json.load(answer)["jwks_uri"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError) as error:
             raise IdentityProviderError("The identity provider does not answer.") from error
         _check_url(str(found))
         return str(found)

@@ -71,6 +71,14 @@ PROBLEM_TYPES: tuple[ProblemType, ...] = (
         "WWW-Authenticate names the scope that is needed; ask the operator for a key with it.",
         (errors.InsufficientScopeError,),
     ),
+    ProblemType(
+        "foreign-page",
+        403,
+        "A page of another site sent the request",
+        "Send it from a program, or from a page of this service; a proxy must pass Host on. With"
+        " `auth` required, an API key says who asks and pages of other sites may send it.",
+        (errors.ForeignPageError,),
+    ),
     ProblemType("not-found", 404, "No such resource", "See / or /docs for what there is."),
     ProblemType(
         "unknown-model",

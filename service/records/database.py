@@ -5,6 +5,7 @@ advisory lock on PostgreSQL, both taken first, so that writers of several proces
 Readers never wait for a writer.
 """
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,17 @@ from service.records.audit import Transaction
 SQLITE_FILE: Final = "karyon.sqlite3"
 VERSION_TABLE: Final = "karyon_schema_version"
 _BUSY_TIMEOUT_MS: Final = 10_000
+_WIPE_TIMEOUT_MS: Final = 1_000
+_FROZEN_MS: Final = 30_000
+"""A writer that has said nothing for so long stands still, and loses its turn."""
+_POSTGRESQL_PATIENCE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""libpq's settings for a server that is gone without a word; else writes would wait for hours."""
 # "karyon" in ASCII: whoever else uses advisory locks in this database is unlikely to take it.
 _WRITER_LOCK: Final = 0x6B6172796F6E
 _WRITES: Final = "karyon_writes"
@@ -79,6 +91,29 @@ class Database:
         """Close all connections."""
         self._engine.dispose()
 
+    def wipe_journal(self) -> None:
+        """Leave nothing of what was removed in SQLite's journal; PostgreSQL has none of its own.
+
+        Blocking: a second at most while somebody reads, and then it is left to the next time.
+
+        Raises:
+            RecordsUnavailableError: The database does not answer.
+        """
+        if not self.is_sqlite:
+            return
+        with _unavailable():
+            connection = self._engine.raw_connection()
+            # A transaction would refuse it. Writers wait as long as this waits for readers.
+            cursor = connection.cursor()
+            try:
+                cursor.execute(f"PRAGMA busy_timeout = {_WIPE_TIMEOUT_MS}")
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                cursor.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+            except sqlite3.Error as error:
+                raise RecordsUnavailableError("The records cannot be reached now.") from error
+            finally:
+                connection.close()
+
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
         """Open a read transaction that sees one state of the database throughout.
@@ -98,7 +133,18 @@ class Database:
         """
         with _unavailable(), self._writing.begin() as connection:
             if not self.is_sqlite:
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_WRITER_LOCK)))
+                # In one round trip: how long to wait for the turn, and others for it; the turn.
+                connection.execute(
+                    sa.select(
+                        sa.func.set_config("lock_timeout", f"{_BUSY_TIMEOUT_MS}ms", True),
+                        sa.func.set_config(
+                            "idle_in_transaction_session_timeout",
+                            f"{_FROZEN_MS}ms",
+                            True,
+                        ),
+                        sa.func.pg_advisory_xact_lock(_WRITER_LOCK),
+                    )
+                )
             transaction = Transaction(connection, self._destinations)
             yield transaction
             transaction.finish()
@@ -153,6 +199,9 @@ def _create_engine(url: str | None, data_dir: Path) -> sa.Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise DatabaseError("KARYON_DATABASE_URL must begin with sqlite:/// or postgresql://")
+    patience: dict[str, Any] = {}
+    if parsed.get_backend_name() == "postgresql":
+        patience = {k: v for k, v in _POSTGRESQL_PATIENCE.items() if k not in parsed.query}
     try:
         # A connection that a firewall dropped is found before a result depends on it.
         # An error of the driver may be logged: it must not show what the laboratory sent.
@@ -160,6 +209,7 @@ def _create_engine(url: str | None, data_dir: Path) -> sa.Engine:
             parsed,
             pool_pre_ping=parsed.get_backend_name() != "sqlite",
             hide_parameters=True,
+            connect_args=patience,
         )
     except (ImportError, NoSuchModuleError) as error:
         raise DatabaseError(
@@ -180,6 +230,8 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
         # A power cut must not take back a result that a laboratory has already filed.
         "synchronous = FULL",
         "foreign_keys = ON",
+        # What is purged is overwritten, however the library was built.
+        "secure_delete = ON",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

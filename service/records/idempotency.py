@@ -101,7 +101,7 @@ def claim(
         transaction.connection.execute(delete(IdempotencyKeyRow).where(*_is(key)))
         row = None
     if row is None:
-        _forget_expired(transaction, now)
+        forget_expired(transaction, _MOST_EXPIRED_A_CLAIM)
         transaction.connection.execute(
             insert(IdempotencyKeyRow),
             {
@@ -178,14 +178,19 @@ def _is(key: IdempotencyKey) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return IdempotencyKeyRow.caller == key.caller, IdempotencyKeyRow.key == key.key
 
 
-def _forget_expired(transaction: Transaction, now: str) -> None:
-    # A few at each claim: the table stays small without a moment at which much is deleted.
+def forget_expired(transaction: Transaction, most: int) -> int:
+    """Remove up to `most` expired keys with the answers kept under them; return how many.
+
+    A few go at each claim, so that the table stays small without a moment at which much is deleted,
+    and the rest with whatever else is purged: answers hold identifiers of cases.
+    """
     expired = transaction.connection.execute(
         select(IdempotencyKeyRow.caller, IdempotencyKeyRow.key)
-        .where(IdempotencyKeyRow.expires_utc <= now)
-        .limit(_MOST_EXPIRED_A_CLAIM)
+        .where(IdempotencyKeyRow.expires_utc <= utc_now())
+        .limit(most)
     ).all()
     for caller, key in expired:
         transaction.connection.execute(
             delete(IdempotencyKeyRow).where(*_is(IdempotencyKey(caller, key)))
         )
+    return len(expired)

@@ -12,14 +12,14 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
 from service.errors import InvalidCredentialError, KaryonError
-from service.records.audit import Transaction
+from service.records.audit import Transaction, canonical_json
 from service.records.schema import ApiKeyRow
 from service.records.times import utc_after, utc_now
 
@@ -95,22 +95,25 @@ def create_key(
         expires_utc=None if days is None else utc_after(days * _DAY_S),
         revoked_utc=None,
     )
-    transaction.connection.execute(
-        insert(ApiKeyRow),
-        {
-            "id": kept.id,
-            "name": kept.name,
-            "scopes": " ".join(kept.scopes),
-            "key_sha256": _digest(secret),
-            "created_utc": kept.created_utc,
-            "expires_utc": kept.expires_utc,
-        },
-    )
+    columns = {
+        "id": kept.id,
+        "name": kept.name,
+        "scopes": " ".join(kept.scopes),
+        "key_sha256": _digest(secret),
+        "created_utc": kept.created_utc,
+        "expires_utc": kept.expires_utc,
+    }
+    transaction.connection.execute(insert(ApiKeyRow), columns)
     transaction.audit(
         "key.created",
         actor=actor,
         subject=f"key:{kept.id}",
-        details={"name": name, "scopes": list(kept.scopes), "expires_utc": kept.expires_utc},
+        details={
+            "name": name,
+            "scopes": list(kept.scopes),
+            "expires_utc": kept.expires_utc,
+            "record_sha256": key_digest(columns),
+        },
     )
     return secret, kept
 
@@ -127,14 +130,17 @@ def revoke_key(transaction: Transaction, key_id: str, *, actor: str) -> None:
     Raises:
         UnknownKeyError: There is no key of that id that is not revoked.
     """
+    now = utc_now()
     done = transaction.connection.execute(
         update(ApiKeyRow)
         .where(ApiKeyRow.id == key_id, ApiKeyRow.revoked_utc.is_(None))
-        .values(revoked_utc=utc_now())
+        .values(revoked_utc=now)
     )
     if done.rowcount != 1:
         raise UnknownKeyError(f"There is no key {key_id} that could be revoked.")
-    transaction.audit("key.revoked", actor=actor, subject=f"key:{key_id}", details={})
+    transaction.audit(
+        "key.revoked", actor=actor, subject=f"key:{key_id}", details={"revoked_utc": now}
+    )
 
 
 def rotate_key(
@@ -195,6 +201,12 @@ def find_key(connection: Connection, secret: str) -> ApiKey:
     if key.state != "active":
         raise InvalidCredentialError(f"The API key is {key.state}.")
     return key
+
+
+def key_digest(columns: Mapping[str, Any]) -> str:
+    """Return the SHA-256 over what never changes in a row of `api_keys`."""
+    fixed = ("id", "name", "scopes", "key_sha256", "created_utc")
+    return _digest(canonical_json({name: columns[name] for name in fixed}))
 
 
 def _digest(secret: str) -> str:

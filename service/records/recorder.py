@@ -111,12 +111,17 @@ class Recorder:
                 self._commit(batch)
 
     def _commit(self, batch: list[_Write]) -> None:
+        began = False
         try:
             with self.database.writing() as transaction:
+                began = True
                 values = [write.work(transaction) for write in batch]
         except Exception as error:  # noqa: BLE001  whatever it is belongs to a caller
-            if len(batch) == 1:
-                batch[0].done.set_exception(error)
+            # Where no transaction began, it is none of the writes; to wait again for each of them
+            # would keep the last of 64 waiting for as many times.
+            if len(batch) == 1 or not began:
+                for write in batch:
+                    write.done.set_exception(error)
                 return
             # One write that fails must not take the others with it.
             for write in batch:

@@ -9,6 +9,7 @@ from sqlalchemy import delete, exists, select
 
 from service.errors import KaryonError
 from service.records.audit import Transaction
+from service.records.idempotency import forget_expired
 from service.records.recorder import Recorder
 from service.records.results import SERVICE
 from service.records.schema import OrderResultRow, OrderRow, ResultImageRow, ResultRow
@@ -69,6 +70,8 @@ async def purge_once(
 ) -> tuple[int, int]:
     """Remove what is too old, a few hundred results a commit so that other writes get their turn.
 
+    Expired keys and their answers go whatever the settings say.
+
     Args:
         recorder: Where.
         result_days: Days that results are kept, and orders after their last change; None keeps both
@@ -78,7 +81,7 @@ async def purge_once(
     Returns:
         Results and images that were removed.
     """
-    removed = {"results": 0, "images": 0, "orders": 0}
+    removed = {"results": 0, "images": 0, "orders": 0, "keys": 0}
     for what, days, purge in (
         ("images", image_days, purge_images),
         ("results", result_days, purge_results),
@@ -94,6 +97,15 @@ async def purge_once(
             removed[what] += count
             if count < _MOST_A_COMMIT:
                 break
+    while (
+        forgotten := await recorder.write(
+            lambda transaction: forget_expired(transaction, _MOST_A_COMMIT)
+        )
+    ) == _MOST_A_COMMIT:
+        removed["keys"] += forgotten
+    removed["keys"] += forgotten
+    if any(removed.values()):
+        await asyncio.to_thread(recorder.database.wipe_journal)
     return removed["results"], removed["images"]
 
 
@@ -110,4 +122,7 @@ async def keep_purging(
                 _logger.info("purged", results=results, images=images)
         except KaryonError as error:
             _logger.warning("purge failed", reason=str(error))
+        except Exception:
+            # A fault of ours must not end the purging until the next start.
+            _logger.exception("purge failed unexpectedly")
         await asyncio.sleep(_BETWEEN_ROUNDS_S)

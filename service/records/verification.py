@@ -8,6 +8,8 @@ import orjson
 from sqlalchemy import Connection, select
 
 from service.records.audit import FIRST_HASH, HEAD_ID, AuditEntry, read_entries
+from service.records.delivery_verification import DeliveryTrail
+from service.records.key_verification import KeyTrail
 from service.records.order_verification import OrderTrail, TamperedError
 from service.records.results import bytes_digest, record_digest, version_digest
 from service.records.schema import (
@@ -18,6 +20,8 @@ from service.records.schema import (
 )
 
 _ROWS_AT_ONCE = 1000
+_IMAGES_AT_ONCE = 4
+"""So many rows with images in them are held at once; a driver would fetch all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class _Chain:
         self.hash = FIRST_HASH
         self.results: dict[str, _Expected] = {}
         self.orders = OrderTrail()
+        self.keys = KeyTrail()
+        self.deliveries = DeliveryTrail()
         self._anchor = anchor
 
     def follow(self, entry: AuditEntry) -> None:
@@ -92,6 +98,8 @@ class _Chain:
     def _remember(self, entry: AuditEntry) -> None:
         details = orjson.loads(entry.details)
         self.orders.remember(entry, details)
+        self.keys.remember(entry, details)
+        self.deliveries.remember(entry, details)
         if entry.action == "result.purged":
             self.results.pop(entry.subject, None)
             return
@@ -145,6 +153,8 @@ def verify(connection: Connection, anchor: tuple[int, str] | None = None) -> Ver
         for _ in _sound_results(connection, chain.results):
             results += 1
         chain.orders.check(connection)
+        chain.keys.check(connection)
+        chain.deliveries.check(connection)
     except TamperedError as error:
         problem = str(error)
     except (TypeError, ValueError, KeyError):
@@ -167,13 +177,18 @@ def verify_export(lines: Iterable[bytes], anchor: tuple[int, str] | None = None)
         chain.end()
     except TamperedError as error:
         problem = str(error)
+    except (TypeError, KeyError, AttributeError):
+        problem = f"after row {chain.sequence}: a value of a kind that this program never writes"
     return Verdict(chain.sequence, 0, f"{chain.sequence}:{chain.hash}", problem)
 
 
 def _parse_line(line: bytes) -> AuditEntry:
-    document = orjson.loads(line)
-    details = orjson.dumps(document["details"], option=orjson.OPT_SORT_KEYS).decode()
-    return AuditEntry(**{**document, "details": details})
+    try:
+        document = orjson.loads(line)
+        details = orjson.dumps(document["details"], option=orjson.OPT_SORT_KEYS).decode()
+        return AuditEntry(**{**document, "details": details})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError("a line of the file is no row of an export") from error
 
 
 def _entries(connection: Connection) -> Iterator[AuditEntry]:
@@ -229,14 +244,18 @@ def _sound_results(connection: Connection, expected: dict[str, _Expected]) -> It
 def _versions(connection: Connection) -> dict[str, list[str]]:
     digests: dict[str, list[str]] = {}
     order = (ResultVersionRow.result_id, ResultVersionRow.version)
-    for row in connection.execute(select(ResultVersionRow.__table__).order_by(*order)):
-        columns: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
-        digests.setdefault(columns["result_id"], []).append(version_digest(columns))
+    query = select(ResultVersionRow.__table__).order_by(*order)
+    with connection.execute(query, execution_options={"yield_per": _ROWS_AT_ONCE}) as rows:
+        for row in rows:
+            columns: dict[str, Any] = dict(row._mapping)  # noqa: SLF001  SQLAlchemy's public name
+            digests.setdefault(columns["result_id"], []).append(version_digest(columns))
     return digests
 
 
 def _labels(connection: Connection) -> dict[str, tuple[str | None, str | None]]:
-    return {
-        result_id: (bytes_digest(image), bytes_digest(labels_png))
-        for result_id, image, labels_png in connection.execute(select(ResultImageRow.__table__))
-    }
+    query = select(ResultImageRow.__table__)
+    with connection.execute(query, execution_options={"yield_per": _IMAGES_AT_ONCE}) as rows:
+        return {
+            result_id: (bytes_digest(image), bytes_digest(labels_png))
+            for result_id, image, labels_png in rows
+        }

@@ -55,6 +55,12 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("folder")
+def test_a_name_is_no_markup() -> None:
+    run("keys", "create", "--name", "LIS [/old] [bold]")
+    assert "LIS [/old] [bold]" in run("keys", "list")[0]
+
+
+@pytest.mark.usefixtures("folder")
 def test_the_successor_of_a_key_that_ends_ends_too() -> None:
     key, _ = run("keys", "create", "--scopes", "segment", "--days", "365")
     _, words = run("keys", "rotate", key.split("_")[1])

@@ -3,14 +3,17 @@
 import datetime as dt
 import http.server
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from fastapi import APIRouter
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
@@ -18,7 +21,7 @@ from pydantic import ValidationError
 from service.api.auth import PUBLIC_PATHS, SCOPES, check_guards
 from service.api.oidc import TokenVerifier
 from service.app import create_app
-from service.errors import ProviderError
+from service.errors import IdentityProviderError, ProviderError
 from service.records.database import Database
 from service.records.keys import create_key, list_keys, revoke_key, rotate_key
 from service.server import refuse_open_door
@@ -235,6 +238,64 @@ def test_tokens_of_another_make_are_refused(
 ) -> None:
     headers = {"Authorization": f"Bearer {issuer.token(**changes)}"}
     assert_refused(guarded.get("/models", headers=headers), 401, "invalid-credential")
+
+
+def test_a_token_of_another_kind_of_key_is_refused(guarded: TestClient, issuer: Issuer) -> None:
+    # It names the issuer's RSA key and an algorithm of elliptic curves; anybody can send that.
+    forged = issuer.token(key=ec.generate_private_key(ec.SECP256R1()), algorithm="ES256")
+    response = guarded.get("/models", headers={"Authorization": f"Bearer {forged}"})
+    assert_refused(response, 401, "invalid-credential")
+
+
+@pytest.mark.parametrize("body", [b"<html>down", b"\xff\xfe{", b"{}", b'{"keys": [5]}'])
+@pytest.mark.parametrize("missing", [0, 10])
+@pytest.mark.parametrize("discovers", [False, True])
+def test_an_issuer_that_answers_nonsense_does_not_answer(
+    issuer: Issuer, body: bytes, missing: int, discovers: bool
+) -> None:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body) + missing))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        verifier = TokenVerifier(
+            issuer=url, audience=AUDIENCE, jwks_url=None if discovers else url, claim="scope"
+        )
+        with pytest.raises(IdentityProviderError):
+            verifier.verify(issuer.token())
+        server.shutdown()
+
+
+def test_an_issuer_that_hangs_is_not_waited_for_by_every_token(issuer: Issuer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/keys"
+        verifier = TokenVerifier(issuer=issuer.url, audience=AUDIENCE, jwks_url=url, claim="scope")
+        began_s = time.monotonic()
+        with ThreadPoolExecutor(4) as threads:
+            waiting = [threads.submit(verifier.verify, issuer.token()) for _ in range(4)]
+        assert all(isinstance(one.exception(), IdentityProviderError) for one in waiting)
+    assert time.monotonic() - began_s < 9.0
+
+
+def test_keys_that_are_held_outlast_an_issuer_that_is_away() -> None:
+    issuer = Issuer()
+    verifier = TokenVerifier(issuer=issuer.url, audience=AUDIENCE, jwks_url=None, claim="scope")
+    good = issuer.token()
+    assert verifier.verify(good)[0] == "lis"
+    issuer.close()
+    verifier._client.cooldown_duration = 0
+    unknown = jwt.encode({"sub": "x"}, "s" * 64, algorithm="HS256", headers={"kid": "k2"})
+    with pytest.raises(IdentityProviderError):
+        verifier.verify(unknown)
+    assert verifier.verify(good)[0] == "lis"
 
 
 def test_scopes_may_come_as_a_list(issuer: Issuer) -> None:

@@ -15,6 +15,7 @@ from service.records.outbox import (
     give_up,
     is_due,
     list_deliveries,
+    resend,
     retry,
 )
 from service.records.results import NewResult, add_result
@@ -98,3 +99,41 @@ def test_a_purge_takes_the_deliveries_along(outbox: Database, new_result: MakeRe
         add_result(transaction, new_result())
         purge_results(transaction, "2030-01-01T00:00:00.000Z", 10)
         assert list_deliveries(transaction.connection, most=10) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "problem"),
+    [
+        ("UPDATE deliveries SET status = 'delivered' WHERE status = 'pending'", "called delivered"),
+        ("DELETE FROM deliveries WHERE destination = 'b'", "removed without a purge"),
+        ("UPDATE deliveries SET destination = 'c' WHERE destination = 'b'", "altered"),
+        ("UPDATE deliveries SET version = 2", "altered"),
+        ("UPDATE deliveries SET sequence = sequence + 90", "altered"),
+        ("UPDATE deliveries SET id = 'f' || substr(id, 2) WHERE destination = 'a'", "put in"),
+    ],
+)
+def test_verify_finds_deliveries_that_were_taken_out_or_called_done(
+    outbox: Database, new_result: MakeResult, statement: str, problem: str
+) -> None:
+    with outbox.writing() as transaction:
+        gone = new_result(created_utc="2020-01-01T00:00:00.000Z")
+        add_result(transaction, gone)
+        (late, _) = claim(transaction, "a", most=1, lease_s=0) + claim(
+            transaction, "b", most=1, lease_s=0
+        )
+        purge_results(transaction, "2021-01-01T00:00:00.000Z", 10)
+        deliver(transaction, late, "HTTP 200")
+        result = new_result(id="0" * 31 + "e")
+        add_result(transaction, result)
+        (sent,) = claim(transaction, "a", most=1, lease_s=60)
+        deliver(transaction, sent, "HTTP 200")
+    with outbox.reading() as connection:
+        assert verify(connection).problem is None
+    with outbox.writing() as transaction:
+        resend(transaction, sent.id, actor="key:1")
+    with outbox.reading() as connection:
+        assert verify(connection).problem is None
+    with outbox.writing() as transaction:
+        transaction.connection.exec_driver_sql(statement)
+    with outbox.reading() as connection:
+        assert problem in str(verify(connection).problem)

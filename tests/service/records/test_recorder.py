@@ -1,17 +1,28 @@
 """Results through the recorder: filing, finding, purging, and writers that crowd."""
 
 import asyncio
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import select
 
-from service.errors import InvalidParameterError, RecordsUnavailableError, UnknownResultError
+from service.errors import (
+    DatabaseError,
+    InvalidParameterError,
+    RecordsUnavailableError,
+    UnknownResultError,
+)
+from service.records import database as database_module
+from service.records.audit import Transaction, read_entries
 from service.records.database import Database
+from service.records.idempotency import IdempotencyKey, StoredAnswer, claim, complete
 from service.records.recorder import Recorder
 from service.records.result_list import ResultFilter, list_results
 from service.records.results import (
@@ -21,6 +32,7 @@ from service.records.results import (
     get_versions,
 )
 from service.records.retention import purge_once
+from service.records.schema import IdempotencyKeyRow
 from service.records.verification import verify
 
 Make = Callable[..., NewResult]
@@ -165,3 +177,91 @@ def test_old_results_and_images_go_and_the_trail_tells(
     verdict = run(recorder.read(verify))
     assert (verdict.problem, verdict.rows, verdict.results) == (None, 5, 2)
     assert run(purge_once(recorder, result_days=None, image_days=None)) == (0, 0)
+
+
+def test_a_purge_leaves_nothing_in_the_files(tmp_path: Path, new_result: Make) -> None:
+    marks = [b"IMAGE-OF-A-PATIENT" * 400, b"S26-REMNANT"]
+    recorder = Recorder(Database.open(None, tmp_path))
+    old = new_result(
+        created_utc="2020-01-01T00:00:00.000Z", image=marks[0], labels_png=b"labels",
+        accession=marks[1].decode(),
+    )  # fmt: skip
+    file(recorder, old)
+
+    def left() -> list[bytes]:
+        files = [path.read_bytes() for path in tmp_path.iterdir()]
+        return [mark for mark in marks if any(mark[:18] in data for data in files)]
+
+    assert left() == marks
+    assert run(purge_once(recorder, result_days=1.0, image_days=1.0)) == (1, 1)
+    assert left() == []
+    recorder.close()
+
+
+def test_expired_answers_go_without_another_key(recorder: Recorder) -> None:
+    def keep(transaction: Transaction) -> None:
+        for number, lifetime_s in ((2, 60.0), (1, -1.0)):
+            key = IdempotencyKey("key:1", str(number))
+            claim(transaction, key, fingerprint="f", owner="o", lifetime_s=lifetime_s)
+            complete(transaction, key, "o", StoredAnswer(200, "application/json", {}, b"S26-1"))
+
+    run(recorder.write(keep))
+    run(purge_once(recorder, result_days=None, image_days=None))
+    kept = select(IdempotencyKeyRow.key)
+    assert run(recorder.read(lambda connection: connection.scalars(kept).all())) == ["2"]
+
+
+def test_a_million_days_are_for_ever(recorder: Recorder, new_result: Make) -> None:
+    file(recorder, new_result(created_utc="2020-01-01T00:00:00.000Z"))
+    assert run(purge_once(recorder, result_days=1e6, image_days=1e300)) == (0, 0)
+
+
+def test_a_turn_that_does_not_come_is_waited_for_once(
+    recorder: Recorder, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_BUSY_TIMEOUT_MS", 700)
+    late = Recorder(Database.open(database_url, tmp_path))
+    with recorder.database.writing():
+        began_s = time.monotonic()
+        waiting = [
+            late.submit(
+                lambda transaction: transaction.audit("t", actor="a", subject="s", details={})
+            )
+            for _ in range(12)
+        ]
+        for write in waiting:
+            with pytest.raises(RecordsUnavailableError):
+                write.result(timeout=20)
+        assert time.monotonic() - began_s < 4.0
+    late.close()
+
+
+def test_a_writer_that_stands_still_loses_its_turn(
+    new_postgresql_database: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "_FROZEN_MS", 300)
+    url = new_postgresql_database()
+    still, other = Database.open(url, tmp_path), Database.open(url, tmp_path)
+
+    def stand_still() -> None:
+        with still.writing() as transaction:
+            transaction.audit("t", actor="still", subject="s", details={})
+            with other.writing() as second:
+                second.audit("t", actor="other", subject="s", details={})
+            transaction.audit("t", actor="still", subject="s", details={})
+
+    with pytest.raises(RecordsUnavailableError):
+        stand_still()
+    with other.reading() as connection:
+        assert [entry.actor for entry in read_entries(connection, 0, 9)] == ["other"]
+    still.close()
+    other.close()
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        began_s = time.monotonic()
+        with pytest.raises(DatabaseError):
+            Database.open(url, tmp_path)
+    assert time.monotonic() - began_s < 15.0

@@ -1,6 +1,8 @@
 """Tampering: whatever is changed, put in or taken out, `verify` finds it."""
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from service.records.audit import FIRST_HASH, AuditEntry, read_entries
+from service.records.audit import FIRST_HASH, AuditEntry, Transaction, read_entries
 from service.records.bindings import Settlement, file_orders
 from service.records.database import Database
+from service.records.keys import create_key, list_keys, revoke_key, rotate_key
 from service.records.orders import OrderRequest
 from service.records.results import NewResult, ResultVersion, add_result, add_version
 from service.records.schema import Base
@@ -21,7 +24,7 @@ from service.records.verification import parse_anchor, verify, verify_export
 
 CHECKED = (
     "audit", "audit_head", "results", "result_versions", "result_images", "orders",
-    "order_results", "held_results",
+    "order_results", "held_results", "api_keys",
 )  # fmt: skip
 COLUMNS = [
     (table, column.name) for table in CHECKED for column in Base.metadata.tables[table].columns
@@ -57,6 +60,11 @@ def fill(database: Database, new_result: Callable[..., NewResult]) -> None:
             add_result(transaction, new_result(accession=accession, settlement=held))
         requests = [OrderRequest("place", f"P-{n}", f"H-{n}", "F-1", "S") for n in (1, 7)]
         file_orders(transaction, requests, actor="key:1")
+        for days in (None, 30.0, None):
+            create_key(transaction, name="LIS", scopes=["results"], days=days, actor="a")
+        ids = [key.id for key in list_keys(transaction.connection)]
+        rotate_key(transaction, ids[0], overlap_days=7.0, days=None, actor="a")
+        revoke_key(transaction, ids[1], actor="a")
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +116,7 @@ def rows_of(connection: Connection, table: str) -> list[dict[str, Any]]:
 def test_what_was_not_touched_verifies(filed: Database) -> None:
     with filed.reading() as connection:
         verdict = verify(connection)
-    assert (verdict.problem, verdict.rows, verdict.results) == (None, 14, 6)
+    assert (verdict.problem, verdict.rows, verdict.results) == (None, 20, 6)
 
 
 @pytest.mark.parametrize(("table", "column"), COLUMNS)
@@ -166,6 +174,8 @@ def test_no_row_can_be_removed_or_doubled(filed: Database, table: str) -> None:
             copy["version"] = 50
         if table == "orders":
             copy["placer_number"] = "P-99"
+        if table == "api_keys":
+            copy |= {"id": "0badc0de", "key_sha256": "0" * 64}
         if table in ("result_images", "order_results", "held_results"):
             free = f"SELECT id FROM results WHERE id NOT IN (SELECT result_id FROM {table}) LIMIT 1"
             copy["result_id"] = connection.execute(sa.text(free)).scalar()
@@ -208,6 +218,41 @@ def rewrite(connection: Connection, entries: list[AuditEntry]) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE api_keys SET revoked_utc = NULL",
+        "UPDATE api_keys SET expires_utc = '2999-01-01T00:00:00.000Z'",
+        "UPDATE api_keys SET scopes = 'admin results'",
+        "DELETE FROM api_keys",
+    ],
+)
+def test_keys_of_an_older_version_are_checked_as_far_as_its_trail_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    new = ("record_sha256", "revoked_utc")
+    audit = Transaction.audit
+
+    def older(self: Transaction, action: str, *, details: Any, **others: Any) -> int:
+        kept = {name: value for name, value in details.items() if name not in new}
+        return audit(self, action, details=kept, **others)
+
+    monkeypatch.setattr(Transaction, "audit", older)
+    database = Database.open(None, tmp_path)
+    with database.writing() as transaction:
+        _, key = create_key(transaction, name="LIS", scopes=["results"], days=None, actor="a")
+        rotate_key(transaction, key.id, overlap_days=7.0, days=None, actor="a")
+        revoke_key(transaction, key.id, actor="a")
+    with database.reading() as connection:
+        assert verify(connection).problem is None
+    assert "key " in str(tampered(database, lambda connection: _run(connection, statement)))
+    database.close()
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement)
+
+
 def test_a_head_that_was_kept_elsewhere_convicts_who_sets_the_trail_back(
     tmp_path: Path,
 ) -> None:
@@ -239,6 +284,56 @@ def test_an_export_can_be_checked_without_the_database(filed: Database) -> None:
     assert verify_export(altered).problem == "row 2 of the audit trail was altered"
     assert verify_export(lines[:1] + lines[2:]).problem is not None
     assert verify_export(lines[:-1], parse_anchor(head)).problem is not None
+
+
+@pytest.mark.parametrize("line", [b"[]", b"7", b"{}", b'{"details": {}}', b"", b"{", b"\xff"])
+def test_what_is_no_export_is_refused(filed: Database, line: bytes) -> None:
+    with filed.reading() as connection:
+        first = read_entries(connection, 0, 1)[0].to_json()
+    with pytest.raises(ValueError, match="no row"):
+        verify_export([first, line])
+
+
+def test_values_of_another_kind_in_an_export_are_found(filed: Database) -> None:
+    with filed.reading() as connection:
+        (entry,) = read_entries(connection, 0, 1)
+    for changes in ({"details": "[]"}, {"details": "{}"}, {"details": "7"}):
+        forged = AuditEntry(**({name: getattr(entry, name) for name in entry.__slots__} | changes))
+        values = {name: getattr(forged, name) for name in entry.__slots__}
+        sealed = AuditEntry(**(values | {"hash": forged.computed_hash()}))
+        verdict = verify_export([sealed.to_json()])
+        assert verdict.problem is not None, changes
+
+
+READER = """
+import resource, sys
+from pathlib import Path
+from service.records.database import Database
+from service.records.verification import verify
+database = Database.open(sys.argv[1], Path("."))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with database.reading() as connection:
+    print(verify(connection).results, end=" ")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_verifying_does_not_hold_all_kept_images(
+    database: Database, database_url: str, new_result: Callable[..., NewResult]
+) -> None:
+    image = bytes(6_000_000)
+    digest = hashlib.sha256(image).hexdigest()
+    with database.writing() as transaction:
+        for _ in range(16):
+            add_result(
+                transaction, new_result(image=image, labels_png=b"labels", input_sha256=digest)
+            )
+    done = subprocess.run(
+        [sys.executable, "-c", READER, database_url], capture_output=True, text=True, check=True
+    )
+    results, grown_kb = (int(word) for word in done.stdout.split())
+    assert results == 16
+    assert grown_kb < 72_000
 
 
 @pytest.mark.parametrize("text", ["", "1", "x:" + "0" * 64, "1:abc"])
