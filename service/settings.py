@@ -9,7 +9,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,6 +18,9 @@ from service.lims.destinations import Destination
 from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
 
 ENVIRONMENT_PREFIX = "KARYON_"
+
+# A hundred years: dates so far from now still have four digits, which records sort by.
+_GREATEST_DAYS: Final = 36_500.0
 
 
 class Settings(BaseSettings):
@@ -163,12 +166,12 @@ class Settings(BaseSettings):
     """Whether start-up brings the database's schema up to date; off, an old schema is refused."""
     keep_images: bool = False
     """Whether images and labels are kept with the results; needed to export reviewed cases."""
-    retention_days: float | None = Field(default=None, gt=0.0)
+    retention_days: float | None = Field(default=None, gt=0.0, le=_GREATEST_DAYS)
     """Days after which results are removed; unset keeps them. The audit trail is always kept."""
-    image_retention_days: float | None = Field(default=None, gt=0.0)
+    image_retention_days: float | None = Field(default=None, gt=0.0, le=_GREATEST_DAYS)
     """Days after which kept images are removed; unset keeps them as long as their results."""
 
-    idempotency_lifetime_s: float = Field(default=86_400.0, ge=1.0)
+    idempotency_lifetime_s: float = Field(default=86_400.0, ge=1.0, le=_GREATEST_DAYS * 86_400.0)
     """Seconds that an Idempotency-Key and its answer are kept."""
     idempotency_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
@@ -199,7 +202,7 @@ class Settings(BaseSettings):
     """Seconds that an attempt to deliver may take."""
     delivery_first_retry_s: float = Field(default=5.0, gt=0.0, le=3600.0)
     """Seconds to the second attempt; each later wait is twice as long, up to six hours."""
-    delivery_give_up_days: float = Field(default=3.0, gt=0.0)
+    delivery_give_up_days: float = Field(default=3.0, gt=0.0, le=_GREATEST_DAYS)
     """Days after which a delivery that always failed is dead, until somebody resends it."""
 
     # --- what it tells ---

@@ -56,7 +56,18 @@ def test_codes_are_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("port", 70000), ("workers", -1), ("provider", "tpu"), ("threads", -1)]
+    ("name", "value"),
+    [
+        ("port", 70000),
+        ("workers", -1),
+        ("provider", "tpu"),
+        ("threads", -1),
+        # What a calendar has no date for.
+        ("retention_days", 999_999),
+        ("image_retention_days", "inf"),
+        ("idempotency_lifetime_s", "inf"),
+        ("delivery_give_up_days", 999_999),
+    ],
 )
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):

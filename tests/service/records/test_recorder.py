@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from service.errors import InvalidParameterError, RecordsUnavailableError, UnknownResultError
+from service.records import retention
 from service.records.database import Database
 from service.records.recorder import Recorder
 from service.records.result_list import ResultFilter, list_results
@@ -165,3 +166,24 @@ def test_old_results_and_images_go_and_the_trail_tells(
     verdict = run(recorder.read(verify))
     assert (verdict.problem, verdict.rows, verdict.results) == (None, 5, 2)
     assert run(purge_once(recorder, result_days=None, image_days=None)) == (0, 0)
+
+
+def test_a_fault_does_not_end_the_purge(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+
+    async def fail(*_: object, **__: object) -> tuple[int, int]:
+        rounds.append(1)
+        raise OverflowError("date value out of range")
+
+    async def purge_for_a_while() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(
+                retention.keep_purging(recorder, result_days=1, image_days=None), 0.3
+            )
+
+    monkeypatch.setattr(retention, "purge_once", fail)
+    monkeypatch.setattr(retention, "_BETWEEN_ROUNDS_S", 0.05)
+    run(purge_for_a_while())
+    assert len(rounds) > 1
