@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from service.errors import DatabaseError, RecordsUnavailableError
 from service.records.audit import Transaction
@@ -26,6 +27,7 @@ _BUSY_TIMEOUT_MS: Final = 10_000
 # "karyon" in ASCII: whoever else uses advisory locks in this database is unlikely to take it.
 _WRITER_LOCK: Final = 0x6B6172796F6E
 _WRITES: Final = "karyon_writes"
+_logger = structlog.stdlib.get_logger("karyon.records")
 
 
 class Database:
@@ -137,6 +139,13 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        _logger.warning(
+            "records unavailable",
+            error=type(error if cause is None else cause).__name__,
+            # Of SQLite, as SQLITE_FULL, or of PostgreSQL. The text might tell what was written.
+            code=getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None),
+        )
         raise RecordsUnavailableError("The records cannot be reached now.") from error
 
 
