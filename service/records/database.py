@@ -30,6 +30,10 @@ _WRITES: Final = "karyon_writes"
 _logger = structlog.stdlib.get_logger("karyon.records")
 
 
+class SchemaBehindError(DatabaseError):
+    """The schema is an older one, and must not be brought up to date."""
+
+
 class Database:
     """An open database of the right schema version."""
 
@@ -126,7 +130,7 @@ class Database:
                     " know; start the newer version that made it"
                 )
             if not migrate:
-                raise DatabaseError(
+                raise SchemaBehindError(
                     f"the database has schema {present}, this version needs {newest}, and"
                     " KARYON_MIGRATE=false forbids to change it"
                 )
