@@ -7,17 +7,21 @@ not would be worse than a service that does not start.
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.lims.destinations import Destination
 from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
 
 ENVIRONMENT_PREFIX = "KARYON_"
+
+# The web app's own; one shell or one file of variables may well serve both.
+_OF_THE_APP: Final = frozenset({"KARYON_URL"})
 
 # A hundred years: dates so far from now still have four digits, which records sort by.
 _GREATEST_DAYS: Final = 36_500.0
@@ -206,7 +210,7 @@ class Settings(BaseSettings):
     """Days after which a delivery that always failed is dead, until somebody resends it."""
 
     # --- what it tells ---
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Annotated[str | None, Field(pattern=r"^https?://[^\s/]+")] = None
     """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
     none. Needs the extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -276,9 +280,16 @@ def load_settings(
     """
     known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
     for variable in os.environ if environment is None else environment:
-        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
+        name = variable.upper()
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known | _OF_THE_APP:
             nearest = difflib.get_close_matches(variable.upper(), known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "see --help for the settings"
             raise ValueError(f"{variable} is no setting of Karyon; {hint}")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    return Settings(**given)
+    try:
+        return Settings(**given)
+    except SettingsError as error:
+        # pydantic names its source of values; the value itself may hold a secret.
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = ENVIRONMENT_PREFIX + (field[1].upper() if field else "...")
+        raise ValueError(f"{variable} is not valid JSON: {error.__cause__}") from None
