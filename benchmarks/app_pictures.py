@@ -117,17 +117,23 @@ def measure(page: Any, rounds: int) -> None:
 
 
 def draw(page: Any) -> None:
-    """Delete one nucleus and draw another."""
+    """Delete a red blood cell that the model takes for a nucleus, and draw a nucleus it misses."""
+    box = page.locator(".frame svg").bounding_box()
+
+    def place(x_px: int, y_px: int) -> tuple[float, float]:
+        return box["x"] + x_px / 512 * box["width"], box["y"] + y_px / 512 * box["height"]
+
     page.get_by_role("button", name="Delete", exact=True).click()
-    page.locator("polygon.nucleus").nth(40).click()
+    page.mouse.click(*place(30, 383))
     page.get_by_text("1 deleted").wait_for()
     page.get_by_role("button", name="Draw", exact=True).click()
-    box = page.locator(".frame svg").bounding_box()
-    corners = ((345, 205), (352, 192), (366, 190), (372, 203), (362, 214), (350, 213))
-    for number, (x, y) in enumerate((*corners, corners[0])):
-        page.mouse.move(
-            box["x"] + x / 512 * box["width"], box["y"] + y / 512 * box["height"], steps=4
-        )
+    # As the annotation has it.
+    outline = (
+        (380, 391), (376, 389), (371, 389), (357, 402), (356, 408), (366, 413), (372, 412),
+        (378, 406), (382, 399),
+    )  # fmt: skip
+    for number, corner in enumerate((*outline, outline[0])):
+        page.mouse.move(*place(*corner), steps=4)
         if not number:
             page.mouse.down()
     page.mouse.up()

@@ -43,7 +43,8 @@ def main() -> None:
         caption(image.pixels, "H&E, breast, 128 um wide"),
         caption(draw_overlay(image.pixels, found.labels), f"Karyon: {found.count} nuclei"),
         caption(
-            draw_overlay(image.pixels, truth_labels), f"pathologists: {truth_labels.max()} nuclei"
+            draw_overlay(image.pixels, truth_labels),
+            f"annotated by hand: {truth_labels.max()} nuclei",
         ),
     ]
     gap = np.full((panels[0].shape[0], MARGIN_PX, 3), 255, np.uint8)

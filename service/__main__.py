@@ -38,7 +38,7 @@ app = typer.Typer(
     cls=_ServeByDefault,
     help=(
         "Karyon segments and counts nuclei in H&E images. Without a command it serves"
-        " http://127.0.0.1:8000; every option of `serve` is also a variable KARYON_<OPTION>."
+        " http://127.0.0.1:8000; every option of `serve` is also a variable `KARYON_<OPTION>`."
     ),
     add_completion=False,
     rich_markup_mode="markdown",

@@ -132,9 +132,12 @@ def rotate(
     overlap_days: Annotated[
         float, typer.Option(min=0.0, help="Days for which the old key is still good.")
     ] = 7.0,
-    days: Days = None,
+    days: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Days until it expires; default: as many as the old key's."),
+    ] = None,
 ) -> None:
-    """Make a successor of a key, with its name and scopes, and let the old one end."""
+    """Make a successor of a key, with its name, scopes and days, and let the old one end."""
     with _database() as database, database.writing() as transaction:
         made = rotate_key(transaction, key_id, overlap_days=overlap_days, days=days, actor=_actor())
     _show_new(*made)

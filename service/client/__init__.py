@@ -17,7 +17,12 @@ from service.api.record_answers import (
 from service.api.schemas import NucleusAnswer, SegmentationAnswer
 from service.client.asynchronous import AsyncClient
 from service.client.calls import Representation
-from service.client.failures import ClientError, ProblemError, UnreachableError
+from service.client.failures import (
+    ClientError,
+    ProblemError,
+    UnreachableError,
+    UnreadableAnswerError,
+)
 from service.client.synchronous import Client
 
 __all__ = [
@@ -33,4 +38,5 @@ __all__ = [
     "ResultVersionAnswer",
     "SegmentationAnswer",
     "UnreachableError",
+    "UnreadableAnswerError",
 ]

@@ -1,6 +1,7 @@
 """The client for asyncio; `service.client.synchronous` is the same without `await`."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 
 from service.api.record_answers import RecordedResultAnswer, ResultHistory, ResultList
 from service.api.schemas import SegmentationAnswer
-from service.client.attempts import Attempts
+from service.client.attempts import Attempts, checked_limits
 from service.client.calls import (
+    GRACE_S,
     Call,
     Decision,
     Format,
@@ -25,8 +27,11 @@ from service.client.calls import (
     new_key,
     read_answer,
     read_representation,
+    result_path,
     review_call,
     segment_call,
+    to_address,
+    unreadable,
 )
 from service.client.images import ImageSource
 
@@ -48,11 +53,12 @@ class AsyncClient:
         keeps_records: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        checked_limits(attempts=attempts, deadline_s=deadline_s)
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._keeps_records = keeps_records
         self._http = httpx.AsyncClient(
-            base_url=address, headers=client_headers(api_key), transport=transport
+            base_url=to_address(address), headers=client_headers(api_key), transport=transport
         )
 
     async def __aenter__(self) -> Self:
@@ -123,13 +129,13 @@ class AsyncClient:
     async def result(self, result_id: str) -> RecordedResultAnswer:
         """Return a recorded result as it stands now."""
         return read_answer(
-            RecordedResultAnswer, await self._send(Call("GET", f"results/{result_id}"))
+            RecordedResultAnswer, await self._send(Call("GET", result_path(result_id)))
         )
 
     async def history(self, result_id: str) -> ResultHistory:
         """Return every state of a result, the first first."""
         return read_answer(
-            ResultHistory, await self._send(Call("GET", f"results/{result_id}/history"))
+            ResultHistory, await self._send(Call("GET", result_path(result_id, "/history")))
         )
 
     async def review(
@@ -156,7 +162,8 @@ class AsyncClient:
             labels: The right nuclei, for `edit`: whole numbers of the image's shape (H, W), 0
                 background. They give the count.
         """
-        call = review_call(
+        call = await asyncio.to_thread(
+            review_call,
             result_id,
             decision,
             reviewer=reviewer,
@@ -177,7 +184,7 @@ class AsyncClient:
         while True:
             wait_s = attempts.remaining_s(time.monotonic())
             try:
-                response = await self._http.send(call.to_request(self._http, wait_s))
+                response = await self._exchange(call, wait_s)
             except httpx.TransportError as error:
                 pause_s = attempts.pause_after_silence(error, time.monotonic())
             else:
@@ -186,3 +193,16 @@ class AsyncClient:
                     return response
                 pause_s = after_s
             await asyncio.sleep(pause_s)
+
+    async def _exchange(self, call: Call, wait_s: float) -> httpx.Response:
+        try:
+            async with asyncio.timeout(wait_s + GRACE_S):
+                response = await self._http.send(call.to_request(self._http, wait_s), stream=True)
+                async with contextlib.aclosing(response):
+                    try:
+                        await response.aread()
+                    except httpx.DecodingError as error:
+                        raise unreadable(response, "it is not compressed as it says") from error
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("the answer did not end in time") from error
+        return response

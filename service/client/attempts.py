@@ -5,6 +5,7 @@ A call is repeated when no answer came, and when the answer says that a later on
 Idempotency-Key, so that what the service already did is answered again and not done again.
 """
 
+import math
 import random
 from http import HTTPStatus
 from typing import Final
@@ -24,6 +25,18 @@ _LATER: Final = frozenset(
 _IN_FLIGHT: Final = "idempotency-key-in-flight"
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 8.0
+
+
+def checked_limits(*, attempts: int, deadline_s: float) -> None:
+    """Check what a client is given.
+
+    Raises:
+        ValueError: There would be no attempt, or no time for one.
+    """
+    if attempts < 1:
+        raise ValueError(f"attempts must be at least 1, this is {attempts}")
+    if not 0.0 < deadline_s < math.inf:
+        raise ValueError(f"deadline_s must be a number of seconds above 0, this is {deadline_s}")
 
 
 class Attempts:
@@ -51,7 +64,7 @@ class Attempts:
         Raises:
             UnreachableError: There is no attempt left, or no time for one.
         """
-        reason = str(error) or type(error).__name__
+        reason = str(error).rstrip(".") or type(error).__name__
         return self._pause(
             UnreachableError(
                 f"no answer after {self._made + 1} attempts in {self._deadline_s:g} s: {reason}."
@@ -88,10 +101,17 @@ class Attempts:
 
 
 def _to_problem(response: httpx.Response) -> ProblemError:
+    document: object
     try:
         document = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
+    if response.has_redirect_location:
+        # None is followed: the key would go to an address that nobody gave.
+        document = {
+            "title": "The answer is a redirect",
+            "detail": f"It leads to {response.headers['Location']}; give the client that address.",
+        }
     # Seconds: the service sends no dates, and a proxy's date is as good as no word.
     header = response.headers.get("Retry-After", "")
     retry_after_s = float(header) if header.isdecimal() else None

@@ -4,24 +4,27 @@ import base64
 import datetime as dt
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, TypedDict, TypeVar, cast
+from urllib.parse import quote
 
 import httpx2 as httpx
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from service import __version__
 from service.api.record_answers import ResultStatus
+from service.client.failures import UnreadableAnswerError
 from service.client.images import ImageSource, labels_to_png, to_image_bytes
 
 Format: TypeAlias = Literal["png", "geojson", "csv", "fhir", "hl7", "coco"]
 Decision: TypeAlias = Literal["accept", "edit", "reject"]
 Parameter: TypeAlias = str | float | Sequence[str] | None
 
-_GRACE_S: Final = 0.5
+GRACE_S: Final = 0.5
+"""A little longer than the service was told is waited: its 504 says more than silence."""
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -76,25 +79,37 @@ class Call:
     content: bytes | None = None
     tells_deadline: bool = False
 
-    def to_request(self, client: httpx.Client | httpx.AsyncClient, wait_s: float) -> httpx.Request:
-        """Return one attempt, which waits at most `wait_s` seconds."""
+    def to_request(
+        self,
+        client: httpx.Client | httpx.AsyncClient,
+        wait_s: float,
+        parts: Iterable[bytes] | None = None,
+    ) -> httpx.Request:
+        """Return one attempt, which waits at most `wait_s` seconds.
+
+        Args:
+            client: Builds it.
+            wait_s: Bounds each read and write.
+            parts: The content, piece by piece, for a client that looks at the clock between them.
+        """
         headers = dict(self.headers)
+        if self.content is not None:
+            headers["Content-Length"] = str(len(self.content))
         if self.tells_deadline:
             # The service bounds it at an hour.
             headers["X-Request-Timeout-Ms"] = str(min(max(int(wait_s * 1000), 1), 3_600_000))
         given = {
-            name: value if isinstance(value, (str, int, float)) else ",".join(value)
+            name: plain if isinstance(plain, (str, int, float)) else ",".join(plain)
             for name, value in self.parameters.items()
-            if value is not None
+            if (plain := _to_plain(value)) is not None
         }
         return client.build_request(
             self.method,
             self.path,
             params=given,
             headers=headers,
-            content=self.content,
-            # A little longer than the service was told: its 504 says more than silence.
-            timeout=wait_s + _GRACE_S,
+            content=self.content if parts is None else parts,
+            timeout=wait_s + GRACE_S,
         )
 
 
@@ -118,9 +133,35 @@ class Representation:
 
 
 def client_headers(api_key: str | None) -> dict[str, str]:
-    """Return the headers that every call carries."""
+    """Return the headers that every call carries.
+
+    Raises:
+        ValueError: The key can be in no header; the message does not show it.
+    """
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ValueError(
+            "the API key has a line end or another character that no key has; of a file's text"
+            " give text.strip()"
+        )
     headers = {"User-Agent": f"karyon-client/{__version__}"}
     return headers if api_key is None else {**headers, "X-API-Key": api_key}
+
+
+def to_address(address: str) -> str:
+    """Return the address of a service, as given.
+
+    Raises:
+        ValueError: It has no scheme or no host, so that nothing could ever answer.
+    """
+    try:
+        parts = httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"{address!r} is no address: {error}") from error
+    if parts.scheme not in {"http", "https"} or not parts.host:
+        raise ValueError(
+            f"{address!r} must begin with http:// or https://, such as http://127.0.0.1:8000"
+        )
+    return address
 
 
 def segment_call(
@@ -162,14 +203,19 @@ def review_call(
         document["labels"] = {"encoding": "png", "data": data}
     return Call(
         "POST",
-        f"results/{result_id}/review",
+        result_path(result_id, "/review"),
         headers={
             "Content-Type": "application/json",
             "If-Match": f'"{version}"',
             **_key(new_key()),
         },
-        content=json.dumps(document).encode(),
+        content=json.dumps(document, default=_to_plain).encode(),
     )
+
+
+def result_path(result_id: str, below: str = "") -> str:
+    """Return the path of a result; an id with a slash in it must not become another path."""
+    return f"results/{quote(result_id, safe='')}{below}"
 
 
 def list_call(wanted: ResultFilter, *, limit: int, cursor: str | None) -> Call:
@@ -186,21 +232,53 @@ def new_key() -> str:
     return str(uuid.uuid4())
 
 
+def _to_plain(value: Any) -> Any:
+    """Return a NumPy number, which measurements and counts often are, as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _key(idempotency_key: str | None) -> dict[str, str]:
     return {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
 
 
 def read_answer(answer: type[Answer], response: httpx.Response) -> Answer:
-    """Read a JSON answer; members that a later service added are passed over."""
-    return answer.model_validate(response.json(), extra="ignore")
+    """Read a JSON answer; members that a later service added are passed over.
+
+    Raises:
+        UnreadableAnswerError: It is none.
+    """
+    try:
+        return answer.model_validate(response.json(), extra="ignore")
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, item["loc"])) for item in error.errors()[:3])
+        raise unreadable(response, f"missing or wrong: {wrong}") from error
+    except (ValueError, RecursionError) as error:
+        raise unreadable(response, "it is no JSON") from error
 
 
 def read_representation(response: httpx.Response) -> Representation:
-    """Read an answer in another form."""
-    return Representation(
-        body=response.content,
-        media_type=response.headers["Content-Type"].partition(";")[0],
-        id=response.headers["X-Karyon-Id"],
-        count=int(response.headers["X-Karyon-Count"]),
-        headers=dict(response.headers),
+    """Read an answer in another form.
+
+    Raises:
+        UnreadableAnswerError: It lacks the service's headers.
+    """
+    try:
+        return Representation(
+            body=response.content,
+            media_type=response.headers["Content-Type"].partition(";")[0],
+            id=response.headers["X-Karyon-Id"],
+            count=int(response.headers["X-Karyon-Count"]),
+            headers=dict(response.headers),
+        )
+    except (KeyError, ValueError) as error:
+        raise unreadable(response, "it has no X-Karyon headers") from error
+
+
+def unreadable(response: httpx.Response, why: str) -> UnreadableAnswerError:
+    """Return the error for an answer of success that is none of Karyon's."""
+    kind = response.headers.get("Content-Type", "no Content-Type")
+    return UnreadableAnswerError(
+        f"{response.status_code}, but no answer of Karyon's: {why} ({kind}). Check the address,"
+        " and what stands between, such as a proxy's login.",
+        status=response.status_code,
     )

@@ -1,6 +1,7 @@
 """What the client raises: the service's problem documents (RFC 9457), and silence."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Self
 
 
@@ -10,6 +11,21 @@ class ClientError(Exception):
 
 class UnreachableError(ClientError):
     """No answer came, in any of the attempts."""
+
+
+class UnreadableAnswerError(ClientError):
+    """Something answered with success, but it is no answer of Karyon's: a proxy's page, perhaps.
+
+    Attributes:
+        status: The HTTP status.
+    """
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), str(self), status=self.status), ()
 
 
 class ProblemError(ClientError):
@@ -49,6 +65,21 @@ class ProblemError(ClientError):
         self.retry_after_s = retry_after_s
         self.remedy = remedy
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Else what a worker process raises could not be handed to its parent.
+        again = partial(
+            type(self),
+            status=self.status,
+            name=self.name,
+            title=self.title,
+            detail=self.detail,
+            instance=self.instance,
+            errors=self.errors,
+            retry_after_s=self.retry_after_s,
+            remedy=self.remedy,
+        )
+        return again, ()
+
     @classmethod
     def from_document(
         cls, status: int, document: object, *, retry_after_s: float | None = None
@@ -61,13 +92,18 @@ class ProblemError(ClientError):
             retry_after_s: Seconds of the header Retry-After.
         """
         members = document if isinstance(document, dict) else {}
+        # A gateway's JSON may have members of these names and of any shape.
+        texts = {name: value for name, value in members.items() if isinstance(value, str)}
+        errors = members.get("errors")
         return cls(
             status=status,
-            name=str(members.get("type", "")).rpartition("/")[2],
-            title=str(members.get("title", "The answer is no problem document")),
-            detail=str(members.get("detail", "")),
-            instance=str(members.get("instance", "")),
-            errors=list(members.get("errors") or []),
+            name=texts.get("type", "").rpartition("/")[2],
+            title=texts.get("title", "The answer is no problem document"),
+            detail=texts.get("detail", ""),
+            instance=texts.get("instance", ""),
+            errors=[error for error in errors if isinstance(error, dict)]
+            if isinstance(errors, list)
+            else [],
             retry_after_s=retry_after_s,
-            remedy=str(members.get("remedy", "")),
+            remedy=texts.get("remedy", ""),
         )

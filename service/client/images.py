@@ -1,5 +1,6 @@
 """What a caller has of an image, as bytes to send; pixels become a lossless PNG."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-ImageSource: TypeAlias = str | Path | bytes | NDArray[np.uint8]
+ImageSource: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[np.uint8]
 """A file's path, a file's bytes, or decoded pixels: (H, W, 3) RGB or (H, W) grey, uint8."""
 
 _GREY: Final = 0
@@ -21,13 +22,19 @@ def to_image_bytes(image: ImageSource) -> bytes:
     """Return the bytes of an image file.
 
     Raises:
+        TypeError: It is none of these; the message says how to mend it.
         ValueError: An array has another shape or dtype; the message says how to mend it.
         OSError: The file cannot be read.
     """
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, (str, Path)):
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return bytes(image)
+    if isinstance(image, (str, os.PathLike)):
         return Path(image).read_bytes()
+    if not isinstance(image, np.ndarray):
+        raise TypeError(
+            f"an image is a path, the bytes of a file, or a NumPy array, this is a {type(image)};"
+            " of an open file give file.read(), of a PIL image numpy.asarray(image.convert('RGB'))"
+        )
     if image.dtype != np.uint8:
         raise ValueError(
             f"pixels must be uint8, these are {image.dtype}; scale them to 0..255 and convert:"

@@ -1,5 +1,6 @@
 """The client for plain code; `service.client.asynchronous` is the same with `await`."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from types import TracebackType
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 
 from service.api.record_answers import RecordedResultAnswer, ResultHistory, ResultList
 from service.api.schemas import SegmentationAnswer
-from service.client.attempts import Attempts
+from service.client.attempts import Attempts, checked_limits
 from service.client.calls import (
+    GRACE_S,
     Call,
     Decision,
     Format,
@@ -24,9 +26,13 @@ from service.client.calls import (
     new_key,
     read_answer,
     read_representation,
+    result_path,
     review_call,
     segment_call,
+    to_address,
+    unreadable,
 )
+from service.client.deadlines import TimedParts, TimedStream
 from service.client.images import ImageSource
 
 
@@ -46,8 +52,11 @@ class Client:
             Idempotency-Key, so none is sent; a repetition then segments again and files nothing.
         transport: Another way to the service than a socket, such as a proxy's.
 
-    Every call raises `ProblemError` where the service refuses it and `UnreachableError` where no
-    answer comes.
+    Every call raises `ProblemError` where the service refuses it, `UnreachableError` where no
+    answer comes, and `UnreadableAnswerError` where something else answers, such as a proxy.
+
+    Raises:
+        ValueError: The address has no scheme, the key can be in no header, or a limit is none.
     """
 
     def __init__(
@@ -60,11 +69,12 @@ class Client:
         keeps_records: bool = True,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        checked_limits(attempts=attempts, deadline_s=deadline_s)
         self._deadline_s = deadline_s
         self._attempts = attempts
         self._keeps_records = keeps_records
         self._http = httpx.Client(
-            base_url=address, headers=client_headers(api_key), transport=transport
+            base_url=to_address(address), headers=client_headers(api_key), transport=transport
         )
 
     def __enter__(self) -> Self:
@@ -123,11 +133,13 @@ class Client:
 
     def result(self, result_id: str) -> RecordedResultAnswer:
         """Return a recorded result as it stands now."""
-        return read_answer(RecordedResultAnswer, self._send(Call("GET", f"results/{result_id}")))
+        return read_answer(RecordedResultAnswer, self._send(Call("GET", result_path(result_id))))
 
     def history(self, result_id: str) -> ResultHistory:
         """Return every state of a result, the first first."""
-        return read_answer(ResultHistory, self._send(Call("GET", f"results/{result_id}/history")))
+        return read_answer(
+            ResultHistory, self._send(Call("GET", result_path(result_id, "/history")))
+        )
 
     def review(
         self,
@@ -174,7 +186,7 @@ class Client:
         while True:
             wait_s = attempts.remaining_s(time.monotonic())
             try:
-                response = self._http.send(call.to_request(self._http, wait_s))
+                response = self._exchange(call, wait_s)
             except httpx.TransportError as error:
                 pause_s = attempts.pause_after_silence(error, time.monotonic())
             else:
@@ -183,3 +195,16 @@ class Client:
                     return response
                 pause_s = after_s
             time.sleep(pause_s)
+
+    def _exchange(self, call: Call, wait_s: float) -> httpx.Response:
+        until_s = time.monotonic() + wait_s + GRACE_S
+        parts = None if call.content is None else TimedParts(call.content, until_s)
+        response = self._http.send(call.to_request(self._http, wait_s, parts), stream=True)
+        with contextlib.closing(response):
+            if isinstance(response.stream, httpx.SyncByteStream):
+                response.stream = TimedStream(response.stream, until_s)
+            try:
+                response.read()
+            except httpx.DecodingError as error:
+                raise unreadable(response, "it is not compressed as it says") from error
+        return response

@@ -7,6 +7,7 @@
 A slow password hash would add nothing: nobody guesses 256 bits, and each request pays for it.
 """
 
+import datetime as dt
 import hashlib
 import hmac
 import re
@@ -145,7 +146,7 @@ def rotate_key(
         transaction: To write with.
         key_id: The old key.
         overlap_days: Days for which both are good.
-        days: Days until the new one expires; None for never.
+        days: Days until the new one expires; None for as many as the old one was made for.
         actor: Who does it, for the audit trail.
 
     Raises:
@@ -157,6 +158,10 @@ def rotate_key(
     old = None if row is None else _key(row)
     if old is None or old.state != "active":
         raise UnknownKeyError(f"There is no active key {key_id}.")
+    if days is None and old.expires_utc is not None:
+        # A key that was to end must not become one that never does.
+        made_utc, expires_utc = map(dt.datetime.fromisoformat, (old.created_utc, old.expires_utc))
+        days = (expires_utc - made_utc) / dt.timedelta(days=1)
     ends_utc = utc_after(overlap_days * _DAY_S)
     if old.expires_utc is None or old.expires_utc > ends_utc:
         transaction.connection.execute(

@@ -1,5 +1,7 @@
 """Many files at once: progress, a table, a ZIP."""
 
+from typing import Any
+
 import streamlit as st
 
 from service.ui.batch import Batch, to_zip
@@ -42,6 +44,21 @@ def show_batch(choices: Choices) -> None:
     _show_results(batch, is_of_now=batch.made_of == made_of)
 
 
+def shown_row(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the summary as people read it; the ZIP has it as programs do."""
+    recommended = row["review_recommended"]
+    return {
+        "File": row["file"],
+        "Nuclei": row["count"],
+        "From": row["count_lower"],
+        "To": row["count_upper"],
+        "Density (/mm²)": row["density_per_mm2"],
+        "Review recommended": None if recommended is None else "yes" if recommended else "no",
+        "Error": row["error"] or "",
+        "Id": row["id"],
+    }
+
+
 def progress_text(batch: Batch) -> str:
     """Return how many images are done, and the last of them."""
     total = len(batch.items) + len(batch.waiting)
@@ -66,7 +83,14 @@ def _show_results(batch: Batch, *, is_of_now: bool) -> None:
     )
     if not is_of_now:
         st.info("These results are of the files and choices before; “Segment all” makes new ones.")
-    st.dataframe(rows, hide_index=True, alt="Results of the batch")
+    st.dataframe(
+        [shown_row(row) for row in rows],
+        hide_index=True,
+        alt="Results of the batch",
+        column_config={
+            "Density (/mm²)": st.column_config.NumberColumn(format="%.0f"),
+        },
+    )
     batch.archive = batch.archive or to_zip(batch.items)
     st.download_button(
         f"Download all (ZIP, {len(batch.archive) / 1000:,.0f} kB)",

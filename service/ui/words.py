@@ -57,7 +57,7 @@ def area_text(answer: dict[str, Any]) -> str:
     if answer["median_area_um2"] is not None:
         return f"{answer['median_area_um2']:.1f} µm²"
     if answer["median_area_px"] is not None:
-        return f"{answer['median_area_px']:.0f} px"
+        return f"{answer['median_area_px']:.0f} px²"
     return "none"
 
 

@@ -18,7 +18,9 @@ PUBLISHED_ADDRESS = "http://127.0.0.1:8000"
 LANGUAGES = ("sh", "python")
 # What the fixture, or the environment that runs the tests, has done already; the web app is driven
 # in tests/browser, and all of the README by `make newcomer`.
-DONE_ALREADY = frozenset({"make serve", "make app", "pip install '.[client]'"})
+DONE_ALREADY = frozenset(
+    {"make serve", "make app", ". .venv-serve-cpu/bin/activate", "pip install '.[client]'"}
+)
 # Nothing is installed by a test: on the package index, `karyon` is somebody else's.
 INSTALLS = re.compile(r"\bpip3? install\b|^\s*(uv|npm|apt(-get)?|conda)\b", re.MULTILINE)
 # An HTTP error is a broken page, though curl alone would end with 0.

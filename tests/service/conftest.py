@@ -12,6 +12,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,21 @@ from onnx import TensorProto, helper, numpy_helper
 from service.inference.contract import ModelContract
 
 TinyModelFactory = Callable[..., Path]
+RunKaryon = Callable[..., subprocess.CompletedProcess[str]]
+
+# The serving environment has none of these; in the tests' environment they are made unimportable.
+FORBIDDEN = (
+    "tensorflow", "keras", "tf2onnx", "scipy", "matplotlib", "jax", "torch",
+    "imagecodecs", "skimage", "PIL", "httpx", "httpx2",
+)  # fmt: skip
+BLOCKER = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {FORBIDDEN!r}:
+            raise ImportError(name + " is not part of the serving environment")
+sys.meta_path.insert(0, Blocker())
+"""
 
 
 def tiny_contract_document(**changes: Any) -> dict[str, Any]:
@@ -183,6 +199,37 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KARYON_DATA_DIR", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def serving_environment(
+    tmp_path_factory: pytest.TempPathFactory, repository: Path
+) -> dict[str, str]:
+    """Environment variables of a process in which the training packages cannot be imported."""
+    folder = tmp_path_factory.mktemp("blocker")
+    (folder / "sitecustomize.py").write_text(BLOCKER, "utf-8")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("KARYON_", "COV_"))}
+    path = os.pathsep.join([str(folder), str(repository)])
+    return {**kept, "PYTHONPATH": path, "KARYON_DATA_DIR": str(folder / "karyon-data")}
+
+
+@pytest.fixture(scope="session")
+def karyon() -> RunKaryon:
+    """`python -m service` run to its end: `karyon(environment, "openapi")`."""
+
+    def run(
+        environment: dict[str, str], *arguments: str, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "service", *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run
 
 
 @pytest.fixture(scope="session")

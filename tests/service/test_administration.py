@@ -1,5 +1,6 @@
 """The operator's commands as they are typed: keys, audit verify, the refusal of an open door."""
 
+import datetime as dt
 import os
 import re
 import sqlite3
@@ -51,6 +52,16 @@ def test_a_key_is_made_shown_once_rotated_and_revoked(folder: Path) -> None:
     database.close()
     assert list(done) == ["key.created", "key.created", "key.rotated", "key.revoked"]
     assert all(actor.startswith("command-line:") for actor in actors)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_successor_of_a_key_that_ends_ends_too() -> None:
+    key, _ = run("keys", "create", "--scopes", "segment", "--days", "365")
+    _, words = run("keys", "rotate", key.split("_")[1])
+    until = dt.datetime.fromisoformat(words.partition("until ")[2].partition(". It is")[0])
+    assert 364 < (until - dt.datetime.now(dt.UTC)).days + 1 <= 365
+    key, _ = run("keys", "create", "--scopes", "segment")
+    assert "without an end" in run("keys", "rotate", key.split("_")[1])[1]
 
 
 def test_what_is_wrong_is_said_in_a_line(folder: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from training.__main__ import main
 from training.config import load_config
-from training.datasets import read_dataset
 from training.run_folder import (
     RunFolderError,
     check_free_space,
@@ -22,7 +21,6 @@ from training.run_folder import (
     write_environment,
 )
 from training.sources import read_sources
-from training.targets import make_targets
 
 RECIPE = """
 architecture = "unet"
@@ -295,10 +293,9 @@ def test_a_mistake_is_named_with_its_remedy(
 ) -> None:
     spoil(attempt)
     code, message = fit_message(attempt, capfd)
-    assert code == 2
+    assert (code, "Traceback" in message) == (2, False)
     assert fault in message
     assert remedy in message
-    assert "Traceback" not in message
     # Whoever mends the mistake and tries again must not meet a half-made run.
     assert attempt.run.exists() == (spoil in (_run_exists, _run_dir_is_a_file))
 
@@ -354,9 +351,7 @@ def test_a_mistake_with_resume_is_named_with_its_remedy(
     spoil(attempt)
     # Where the data lies need not be said again: the run knows.
     code, message = message_of(capfd, "resume", attempt.run)
-    assert code == 2
-    assert fault in message
-    assert remedy in message
+    assert (code, fault in message, remedy in message) == (2, True, True), message
 
 
 def test_a_run_killed_in_its_first_epoch_is_resumed(
@@ -385,9 +380,7 @@ def test_mistakes_with_evaluate_report_and_compare_are_named(
         (("check", attempt.root), "neither images/ with labels/", "Slide_NN/"),
     ):
         code, message = message_of(capfd, *arguments)
-        assert code == 2, message
-        assert fault in message
-        assert remedy in message
+        assert (code, fault in message, remedy in message) == (2, True, True), message
         assert "Traceback" not in message
     attempt.run.mkdir()
     (attempt.run / "model.keras").write_bytes(b"no model")
@@ -404,37 +397,3 @@ def test_a_full_disk_is_named_before_anything_is_written(
     check_free_space(tmp_path / "run", parameters=500_000)
     with pytest.raises(RunFolderError, match="50 MB are free and this run takes about 132 MB"):
         check_free_space(tmp_path / "run", parameters=2_800_000)
-
-
-def test_label_numbers_need_no_order_and_no_sequence(attempt: Attempt) -> None:
-    (sample, *_) = read_dataset(attempt.root / "mine")
-    before = make_targets(sample.read()[1], 2)
-    labels = cv2.imread(str(sample.label_path), cv2.IMREAD_UNCHANGED)
-    assert labels is not None
-    # Backwards and with gaps, as annotation tools number after nuclei were deleted.
-    numbers = np.array([0, *(60_000 - 977 * k for k in range(1, labels.max() + 1))], np.uint16)
-    cv2.imwrite(str(sample.label_path), numbers[labels])
-    assert sample.read()[1].max() > 50_000
-    np.testing.assert_array_equal(make_targets(sample.read()[1], 2), before)
-
-
-@pytest.mark.parametrize("kind", ["masks of 0 and 1", "masks of 0 and 255", "RGBA images"])
-def test_what_looks_like_a_mistake_simply_works(kind: str, attempt: Attempt) -> None:
-    before = [sample.read() for sample in read_dataset(attempt.root / "mine")]
-    if kind == "RGBA images":
-        for path in attempt.images.iterdir():
-            image = cv2.imread(str(path))
-            assert image is not None
-            cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_BGR2BGRA))
-    else:
-        attempt.labels.rename(attempt.root / "mine" / "masks")
-        for path in (attempt.root / "mine" / "masks").iterdir():
-            labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-            assert labels is not None
-            high = 1 if kind.endswith(" 1") else 255
-            cv2.imwrite(str(path), ((labels > 0) * high).astype(np.uint8))
-    after = [sample.read() for sample in read_dataset(attempt.root / "mine")]
-    for (pixels, labels), (pixels_again, labels_again) in zip(before, after, strict=True):
-        np.testing.assert_array_equal(pixels, pixels_again)
-        np.testing.assert_array_equal(labels > 0, labels_again > 0)
-        assert labels.max() == labels_again.max()

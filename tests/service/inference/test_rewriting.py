@@ -289,22 +289,13 @@ def _three_joined(graph: Graph) -> bytes:
     return _plain(graph, joined)
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        _other_factor,
-        _linear,
-        _other_pixels,
-        _used_twice,
-        _strides,
-        _dilations,
-        _five_by_five,
-        _no_padding,
-        _groups,
-        _joined_below,
-        _three_joined,
-    ],
-)
+UNLIKE = (
+    _other_factor, _linear, _other_pixels, _used_twice, _strides, _dilations, _five_by_five,
+    _no_padding, _groups, _joined_below, _three_joined,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("make", UNLIKE)
 def test_what_is_not_the_same_stays_as_it_is(make: Callable[[Graph], bytes]) -> None:
     assert rewrite_for_processor(make(Graph()), DIVISOR) is None
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from service.ui.batch import Batch
+from service.ui.batch_view import shown_row
 from service.ui.client import KaryonClient
 from service.ui.pictures import Picture
 
@@ -102,3 +103,22 @@ def test_a_batch_that_is_stopped_keeps_what_it_has(page: Any, sent: list[Any]) -
     page.run()
     assert "**2** of 3 images segmented" in texts(page)
     assert len(sent) == 2
+
+
+def test_the_table_is_for_people() -> None:
+    """A box that cannot be ticked, four decimals and "None" are for programs, in the ZIP."""
+    row = {
+        "file": "a.png",
+        "count": 26,
+        "count_lower": None,
+        "count_upper": None,
+        "density_per_mm2": 6347.6563,
+        "review_recommended": False,
+        "id": "5a",
+        "error": None,
+    }
+    shown = shown_row(row)
+    assert (shown["Review recommended"], shown["Error"]) == ("no", "")
+    assert shown_row({**row, "review_recommended": True})["Review recommended"] == "yes"
+    failed = shown_row({**dict.fromkeys(row), "file": "b.png", "error": "Not an image"})
+    assert (failed["Review recommended"], failed["Error"]) == (None, "Not an image")
