@@ -53,7 +53,7 @@ from service.api.state import ServiceState
 from service.api.work import WorkPool
 from service.background import delivery, retention
 from service.engine import open_engine
-from service.errors import FatalProviderError, KaryonError
+from service.errors import DatabaseError, FatalProviderError, KaryonError, RecordsUnavailableError
 from service.inference.lanes import plan_lanes, plan_workers
 from service.inference.providers import RuntimeOptions
 from service.inference.repository import ModelRepository, embedded_models_dir
@@ -211,9 +211,16 @@ def _open_recorder(settings: Settings, repository: ModelRepository) -> Recorder 
         migrate=settings.migrate,
         destinations=[destination.name for destination in settings.deliveries],
     )
-    with database.writing() as transaction:
-        for session in repository.all():
-            audit_activation(transaction, session, actor=SERVICE)
+    try:
+        with database.writing() as transaction:
+            for session in repository.all():
+                audit_activation(transaction, session, actor=SERVICE)
+    except RecordsUnavailableError as error:
+        database.close()
+        raise DatabaseError(
+            "the database cannot be written to; check KARYON_DATABASE_URL, KARYON_DATA_DIR, their"
+            " permissions, and the room on the disk"
+        ) from error
     return Recorder(database)
 
 

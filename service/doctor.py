@@ -23,6 +23,7 @@ from service.inference.machine import Machine, describe_machine
 from service.inference.providers import PROVIDER_NAMES, RealProvider, is_available
 from service.inference.repository import ModelRepository, embedded_models_dir
 from service.inference.session import ModelSession
+from service.obstacles import find_obstacles
 from service.segmenter import Segmenter
 from service.settings import Settings
 
@@ -150,11 +151,12 @@ def examine(settings: Settings, open_repository: Callable[[Settings], ModelRepos
         if is_available(provider)
     ]
     how = f"{default.provider} in {default.precision}"
-    report.verdict = (
-        f"Healthy: {default.contract.name} {default.contract.version} runs on {how}."
-        if report.healthy
-        else "A model fails; the service does not start with these settings."
-    )
+    report.verdict = f"Healthy: {default.contract.name} {default.contract.version} runs on {how}."
+    if not report.healthy:
+        report.verdict = "A model fails; the service does not start with these settings."
+    elif obstacles := find_obstacles(settings, repository):
+        report.problems += obstacles
+        report.verdict = "The models are sound; the service does not start with these settings."
     return report
 
 

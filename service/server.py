@@ -175,7 +175,7 @@ class KaryonServer(uvicorn.Server):
         """Start, then print the start-up line with the port that was really bound."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        if self.started:
+        if self.started and self._lifecycle.phase is Phase.READY:
             self._announce()
 
     def _announce(self) -> None:

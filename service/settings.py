@@ -7,17 +7,24 @@ not would be worse than a service that does not start.
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from service.lims.destinations import Destination
 from service.outputs.codes import Hl7Parties, IdentifierSystems, ReportCodes, Reporting
 
 ENVIRONMENT_PREFIX = "KARYON_"
+
+# The web app's own; one shell or one file of variables may well serve both.
+_OF_THE_APP: Final = frozenset({"KARYON_URL"})
+
+# A hundred years: dates so far from now still have four digits, which records sort by.
+_GREATEST_DAYS: Final = 36_500.0
 
 
 class Settings(BaseSettings):
@@ -163,12 +170,12 @@ class Settings(BaseSettings):
     """Whether start-up brings the database's schema up to date; off, an old schema is refused."""
     keep_images: bool = False
     """Whether images and labels are kept with the results; needed to export reviewed cases."""
-    retention_days: float | None = Field(default=None, gt=0.0)
+    retention_days: float | None = Field(default=None, gt=0.0, le=_GREATEST_DAYS)
     """Days after which results are removed; unset keeps them. The audit trail is always kept."""
-    image_retention_days: float | None = Field(default=None, gt=0.0)
+    image_retention_days: float | None = Field(default=None, gt=0.0, le=_GREATEST_DAYS)
     """Days after which kept images are removed; unset keeps them as long as their results."""
 
-    idempotency_lifetime_s: float = Field(default=86_400.0, ge=1.0)
+    idempotency_lifetime_s: float = Field(default=86_400.0, ge=1.0, le=_GREATEST_DAYS * 86_400.0)
     """Seconds that an Idempotency-Key and its answer are kept."""
     idempotency_wait_s: float = Field(default=30.0, ge=0.0)
     """Seconds that a request waits for another with its Idempotency-Key; after them 409."""
@@ -199,11 +206,11 @@ class Settings(BaseSettings):
     """Seconds that an attempt to deliver may take."""
     delivery_first_retry_s: float = Field(default=5.0, gt=0.0, le=3600.0)
     """Seconds to the second attempt; each later wait is twice as long, up to six hours."""
-    delivery_give_up_days: float = Field(default=3.0, gt=0.0)
+    delivery_give_up_days: float = Field(default=3.0, gt=0.0, le=_GREATEST_DAYS)
     """Days after which a delivery that always failed is dead, until somebody resends it."""
 
     # --- what it tells ---
-    otlp_endpoint: str | None = None
+    otlp_endpoint: Annotated[str | None, Field(pattern=r"^https?://[^\s/]+")] = None
     """URL to which traces are sent by OTLP/HTTP, `http://collector:4318/v1/traces`; unset keeps
     none. Needs the extra `otel`."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -273,9 +280,16 @@ def load_settings(
     """
     known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in Settings.model_fields}
     for variable in os.environ if environment is None else environment:
-        if variable.upper().startswith(ENVIRONMENT_PREFIX) and variable.upper() not in known:
+        name = variable.upper()
+        if name.startswith(ENVIRONMENT_PREFIX) and name not in known | _OF_THE_APP:
             nearest = difflib.get_close_matches(variable.upper(), known, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "see --help for the settings"
             raise ValueError(f"{variable} is no setting of Karyon; {hint}")
     given = {name: value for name, value in (overrides or {}).items() if value is not None}
-    return Settings(**given)
+    try:
+        return Settings(**given)
+    except SettingsError as error:
+        # pydantic names its source of values; the value itself may hold a secret.
+        field = re.search(r'field "(\w+)"', str(error))
+        variable = ENVIRONMENT_PREFIX + (field[1].upper() if field else "...")
+        raise ValueError(f"{variable} is not valid JSON: {error.__cause__}") from None

@@ -1,6 +1,8 @@
 """POST /segment: an image in, a count or a mask out."""
 
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends
@@ -57,7 +59,7 @@ from service.api.quota import QuotaState, quota_key
 from service.api.schemas import SegmentationAnswer
 from service.api.state import Observer, ObserverDependency, ServiceState, StateDependency
 from service.api.upload import FIELD, Upload, UploadTimeoutError, read_upload
-from service.errors import QuotaExceededError
+from service.errors import DeadlineExceededError, QuotaExceededError
 from service.inference.ticket import Ticket
 from service.records.audit import Transaction
 from service.records.idempotency import StoredAnswer
@@ -262,11 +264,13 @@ async def segment_image(
     async def segment(turn: Turn | None) -> Response:
         with state.tracing.request(request.headers, ticket) as trace:
             async with state.pool.room.place(ticket, visit_of(request, caller.id)) as place:
-                upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
+                with _deadline_counted(observer):
+                    upload = await _read_in_time(request, state.settings.upload_timeout_s, ticket)
                 asked = parameters.with_form_fields(upload.fields)
                 if turn is not None:
                     fields = repr(sorted(upload.fields.items()))
-                    given = await turn.begin(upload.image, media_type, fields)
+                    with _deadline_counted(observer):
+                        given = await turn.begin(upload.image, media_type, fields)
                     if given is not None:
                         return given
                 asked, order = await bind_to_order(state, asked)
@@ -287,7 +291,10 @@ async def segment_image(
         response = await segment(None)
     else:
         keys = state.idempotency_keys
-        async with keys.turn(request, caller.id, idempotency_key, ticket) as turn:
+        async with AsyncExitStack() as stack:
+            turns = keys.turn(request, caller.id, idempotency_key, ticket)
+            with _deadline_counted(observer):
+                turn = await stack.enter_async_context(turns)
             response = await segment(turn)
     if quota is not None:
         response.headers.update(quota.headers())
@@ -315,6 +322,16 @@ def _take_quota(state: ServiceState, caller: str, observer: Observer) -> QuotaSt
         return state.quota.take(caller, time.monotonic())
     except QuotaExceededError:
         observer.refused("quota")
+        raise
+
+
+@contextmanager
+def _deadline_counted(observer: Observer) -> Iterator[None]:
+    """Count a deadline that passes where neither the room nor the pool would."""
+    try:
+        yield
+    except DeadlineExceededError:
+        observer.deadline_exceeded()
         raise
 
 

@@ -38,6 +38,7 @@ from service.inference.providers import (
     RealProvider,
     RuntimeOptions,
     create_cpu_session,
+    first_line,
     is_available,
     open_provider,
     provider_named,
@@ -69,7 +70,7 @@ class ModelSession:
         provider: Execution provider that really runs, for example `CPUExecutionProvider`.
         precision: What it computes in.
         path: The file.
-        golden: How near it came in the self-test; None where there was nothing to compare with.
+        golden: How near it came in the self-test; None where nothing was compared.
         passed_over: Why no faster way to run the model was taken, one sentence each.
         rewritten: Whether the graph was rewritten for processors (`service.inference.rewriting`).
         on_fatal: Called once a run has failed so that none will succeed in this process.
@@ -114,9 +115,7 @@ class ModelSession:
         options: RuntimeOptions | None = None,
         reference: Self | None = None,
     ) -> Self:
-        """Load this very file, check it against its contract and run it once.
-
-        `service.inference.choice.load_best` chooses among the files of a version.
+        """Load this very file, check it and run it once; `load_best` chooses among files.
 
         Args:
             path: The `.onnx` file.
@@ -203,10 +202,12 @@ class ModelSession:
         Returns:
             The session, or None and, where the rewriting failed, why.
         """
-        contract = checked.contract
-        content = None
+        contract, content = checked.contract, None
         if checked.options.rewrite and checked.precision == "fp32":
-            content = rewrite_for_processor(checked.content, contract.input.divisor)
+            try:
+                content = rewrite_for_processor(checked.content, contract.input.divisor)
+            except Exception as error:  # noqa: BLE001  `onnx` does not read all that runs
+                return None, (f"the graph cannot be rewritten for processors: {first_line(error)}",)
         if content is None:
             return None, ()
         try:

@@ -18,6 +18,9 @@ from service.inference.session import ModelSession
 
 ACTIVE_FILE: Final = "active.json"
 
+# Stands in the root of a volume of its own (ext4), and root alone may look into it.
+_LOST_AND_FOUND: Final = "lost+found"
+
 
 @dataclass(frozen=True, slots=True)
 class ActiveVersion:
@@ -56,7 +59,7 @@ class ModelSource:
         """Return the versions that lie there, by name, the newest first.
 
         Raises:
-            ModelContractError: A folder is not named after a version.
+            ModelContractError: A folder is not named after a version, or cannot be read.
         """
         listed = {}
         for folder in _folders(self.root):
@@ -182,8 +185,13 @@ def version_order(version: str) -> tuple[tuple[int, ...], bool, tuple[tuple[bool
 
 
 def _folders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(
-        entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")
-    )
+    try:
+        if not parent.is_dir():
+            return []
+        return sorted(
+            entry
+            for entry in parent.iterdir()
+            if entry.is_dir() and not entry.name.startswith(".") and entry.name != _LOST_AND_FOUND
+        )
+    except OSError as error:
+        raise ModelContractError(f"{parent} cannot be read: {error.strerror}") from error

@@ -140,6 +140,25 @@ def open_keyring(data_dir: Path, signing_key: Path | None = None) -> Keyring:
     return Keyring(private, key_id_of(active), public)
 
 
+def check_keyring(data_dir: Path, signing_key: Path | None = None) -> None:
+    """Check what `open_keyring` would find, and make nothing.
+
+    Raises:
+        SigningKeyError: As there.
+    """
+    path = signing_key or data_dir / KEY_FILE
+    folder = next(parent for parent in (data_dir, *data_dir.absolute().parents) if parent.exists())
+    try:
+        if signing_key is not None or path.exists():
+            _load_private_key(path)
+    except OSError as error:
+        raise SigningKeyError(f"{path.name} cannot be read: {error.strerror}.") from error
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise SigningKeyError(
+            f"{folder} is no folder that this process may write. Set KARYON_DATA_DIR to one."
+        )
+
+
 def key_id_of(key: Ed25519PublicKey) -> str:
     """Return the RFC 7638 thumbprint of a key."""
     digest = hashlib.sha256(orjson.dumps(_essential_jwk(key), option=orjson.OPT_SORT_KEYS))

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import sqlalchemy as sa
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
 from service.errors import DatabaseError, RecordsUnavailableError
 from service.records.audit import Transaction
@@ -38,6 +39,11 @@ _POSTGRESQL_PATIENCE: Final = {
 # "karyon" in ASCII: whoever else uses advisory locks in this database is unlikely to take it.
 _WRITER_LOCK: Final = 0x6B6172796F6E
 _WRITES: Final = "karyon_writes"
+_logger = structlog.stdlib.get_logger("karyon.records")
+
+
+class SchemaBehindError(DatabaseError):
+    """The schema is an older one, and must not be brought up to date."""
 
 
 class Database:
@@ -170,7 +176,7 @@ class Database:
                     " know; start the newer version that made it"
                 )
             if not migrate:
-                raise DatabaseError(
+                raise SchemaBehindError(
                     f"the database has schema {present}, this version needs {newest}, and"
                     " KARYON_MIGRATE=false forbids to change it"
                 )
@@ -183,6 +189,13 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        cause = error.orig if isinstance(error, DBAPIError) else None
+        _logger.warning(
+            "records unavailable",
+            error=type(error if cause is None else cause).__name__,
+            # Of SQLite, as SQLITE_FULL, or of PostgreSQL. The text might tell what was written.
+            code=getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None),
+        )
         raise RecordsUnavailableError("The records cannot be reached now.") from error
 
 

@@ -123,6 +123,6 @@ async def keep_purging(
         except KaryonError as error:
             _logger.warning("purge failed", reason=str(error))
         except Exception:
-            # A fault of ours must not end the purging until the next start.
+            # A fault of ours must not end the purge of patients' images until the next start.
             _logger.exception("purge failed unexpectedly")
         await asyncio.sleep(_BETWEEN_ROUNDS_S)

@@ -1,14 +1,27 @@
 """Putting the application together: lifespan, refusals to start, independence."""
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from service.api.lifecycle import Phase
 from service.app import create_app
-from service.errors import KaryonError, ModelContractError, ProviderError, UnknownModelError
+from service.errors import (
+    DatabaseError,
+    KaryonError,
+    ModelContractError,
+    ProviderError,
+    RecordsUnavailableError,
+    UnknownModelError,
+)
+from service.records.database import Database
+from service.server import KaryonServer, server_config
 from service.settings import Settings
 
 
@@ -44,6 +57,38 @@ def test_a_signal_during_start_up_is_not_forgotten(tiny_models_dir: Path) -> Non
     app.state.lifecycle.phase = Phase.DRAINING
     with TestClient(app) as client:
         assert client.get("/health/ready").status_code == 503
+
+
+def test_it_says_that_it_is_ready_only_where_it_is(
+    tiny_models_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(server: uvicorn.Server, *_: object) -> None:
+        server.started = True
+
+    said: list[Phase] = []
+    monkeypatch.setattr(uvicorn.Server, "startup", start)
+    monkeypatch.setattr(
+        KaryonServer, "_announce", lambda server: said.append(server._lifecycle.phase)
+    )
+    settings = settings_for(tiny_models_dir)
+    for phase in (Phase.READY, Phase.DRAINING):
+        app = create_app(settings)
+        app.state.lifecycle.phase = phase  # as after a SIGTERM during start-up
+        asyncio.run(KaryonServer(server_config(app, settings), app, settings).startup())
+    assert said == [Phase.READY]
+
+
+def test_records_that_cannot_be_written_refuse_to_start(
+    tiny_models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def fail(_: Database) -> Iterator[None]:
+        raise RecordsUnavailableError("The records cannot be reached now.")
+        yield
+
+    settings = settings_for(tiny_models_dir, data_dir=tmp_path)
+    monkeypatch.setattr(Database, "writing", fail)
+    assert "cannot be written to; check" in refuse(settings, DatabaseError)
 
 
 def refuse(settings: Settings, error: type[KaryonError]) -> str:

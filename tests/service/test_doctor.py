@@ -108,3 +108,35 @@ def test_the_container_s_memory_counts(
     assert usable_memory_bytes(tmp_path) == expected
     (tmp_path / name).write_text("max")
     assert usable_memory_bytes(tmp_path) == unlimited
+
+
+def test_what_else_keeps_it_from_starting_is_told(tiny_models_dir: Path, tmp_path: Path) -> None:
+    corrupt, occupied, key = tmp_path / "corrupt", tmp_path / "occupied", tmp_path / "key.pem"
+    corrupt.mkdir()
+    (corrupt / "karyon.sqlite3").write_bytes(b"no database" * 100)
+    occupied.touch()
+    key.write_text("no key", encoding="ascii")
+    key.chmod(0o600)
+    wrong: dict[str, dict[str, object]] = {
+        "nobody would have to log in": {"host": "0.0.0.0"},  # noqa: S104
+        "no model 'nope:1.0.0'": {"shadow_model": "nope:1.0.0"},
+        "no unencrypted PEM": {"signing_key": key},
+        "no folder that this process may write": {"data_dir": occupied},
+        "the database cannot be opened": {"data_dir": corrupt},
+    }
+    for problem, changes in wrong.items():
+        new = tmp_path / "new"
+        settings = settings_for(tiny_models_dir, **{"data_dir": new, **changes})
+        report = examine(settings, open_repository)
+        assert [problem in told for told in report.problems] == [True]
+        assert report.verdict.endswith("the service does not start with these settings.")
+        assert not new.exists(), "the doctor makes nothing"
+
+
+def test_records_that_the_next_start_migrates_are_no_problem(
+    tiny_models_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "karyon.sqlite3").touch()
+    assert examine(settings_for(tiny_models_dir, data_dir=tmp_path), open_repository).healthy
+    kept = settings_for(tiny_models_dir, data_dir=tmp_path, migrate=False)
+    assert "KARYON_MIGRATE" in examine(kept, open_repository).problems[0]

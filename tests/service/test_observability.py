@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.api.problem_table import PROBLEM_TYPES
 from service.app import create_app
 from service.settings import Settings
 
@@ -71,6 +72,7 @@ def exposed(
             for body in (image, b"no image", image)
         ]
         assert statuses == [200, 415, 429]
+        assert client.get("/health/ready").status_code == 200
         deadline = time.monotonic() + 60.0
         text = ""
         while "karyon_shadow_nuclei_total{" not in text:
@@ -127,6 +129,22 @@ def test_the_route_that_is_asked_for_exists(
     }
     assert asked
     assert asked <= routes
+
+
+def test_no_way_to_answer_503_goes_unseen(expressions: dict[str, str]) -> None:
+    """An overload is told by what it refuses; the others by their problem types or the probe."""
+    types = {
+        name
+        for text in expressions.values()
+        for names in re.findall(r'\btype=~?"([^"]+)"', text)
+        for name in names.split("|")
+    }
+    alerts = " ".join(text for where, text in expressions.items() if where.startswith("Karyon"))
+    if "karyon_requests_refused_total" in alerts:
+        types.add("overloaded")
+    if 'route="/health/ready", status="503"' in alerts:
+        types.add("not-ready")
+    assert types == {problem.name for problem in PROBLEM_TYPES if problem.status == 503}
 
 
 def test_every_alert_has_its_paragraph(repository: Path) -> None:

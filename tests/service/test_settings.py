@@ -56,8 +56,31 @@ def test_codes_are_named_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("port", 70000), ("workers", -1), ("provider", "tpu"), ("threads", -1)]
+    ("name", "value"),
+    [
+        ("port", 70000),
+        ("workers", -1),
+        ("provider", "tpu"),
+        ("threads", -1),
+        # What a calendar has no date for.
+        ("retention_days", 999_999),
+        ("image_retention_days", "inf"),
+        ("idempotency_lifetime_s", "inf"),
+        ("delivery_give_up_days", 999_999),
+        ("otlp_endpoint", "collector:4318"),
+    ],
 )
 def test_values_out_of_range_are_refused(name: str, value: object) -> None:
     with pytest.raises(ValidationError, match=name):
         load_settings({name: value}, environment={})
+
+
+def test_the_variable_of_the_app_is_none_of_the_services_business() -> None:
+    assert load_settings(environment={"KARYON_URL": "http://127.0.0.1:8000"}).port == 8000
+
+
+def test_what_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KARYON_DELIVERIES", '[{"name": "lims", "secret": "whsec_abc"')
+    with pytest.raises(ValueError, match=r"^KARYON_DELIVERIES is not valid JSON: .*column") as said:
+        load_settings()
+    assert "whsec" not in str(said.value)

@@ -222,3 +222,28 @@ async def _leave(app: Any, image: bytes) -> None:
     }  # fmt: skip
     await app(scope, receive, send)
     assert statuses == [499]
+
+
+def test_a_deadline_that_passes_during_the_upload_is_counted(
+    api_settings: Settings, he_png: bytes
+) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        yield he_png[:100]
+        await asyncio.sleep(1.0)
+        yield he_png[100:]
+
+    async def send(app: FastAPI, state: dict[str, Any]) -> httpx.Response:
+        async def with_state(scope: Any, receive: Any, send: Any) -> None:
+            scope["state"] = dict(state)
+            await app(scope, receive, send)
+
+        transport = httpx.ASGITransport(with_state)  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://karyon") as opened:
+            headers = {**PNG, "X-Request-Timeout-Ms": "100"}
+            return await opened.post("/segment", content=slowly(), headers=headers)
+
+    app = create_app(api_settings)
+    with TestClient(app) as opened:
+        answer = asyncio.run(send(app, dict(opened.app_state)))
+        assert (answer.status_code, answer.json()["type"]) == (504, "/problems/deadline-exceeded")
+        assert metric(opened, "karyon_deadlines_exceeded_total") == 1

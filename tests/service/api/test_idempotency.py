@@ -140,6 +140,8 @@ def test_nobody_waits_for_another_longer_than_they_said(settings: Settings, he_p
             second = client.post("/segment", content=he_png, headers=hurried)
             # Within the 20 seconds that the service would let it wait.
             answer = await asyncio.wait_for(second, 10.0)
+            metrics = (await client.get("/metrics")).text
+            assert "karyon_deadlines_exceeded_total 1.0" in metrics
             held.set()
             return await first, answer
 

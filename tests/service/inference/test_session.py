@@ -235,3 +235,17 @@ def test_two_onnxruntime_distributions_are_refused(monkeypatch: pytest.MonkeyPat
     )
     with pytest.raises(ProviderError, match=r"onnxruntime-gpu 1\.30\.0.* break each other"):
         check_distributions()
+
+
+def test_a_file_in_the_form_of_onnxruntime_runs_as_it_is(
+    tiny_model_path: Path, tmp_path: Path
+) -> None:
+    """`onnx` cannot read it, so that nothing is rewritten; that is no reason to refuse it."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(str(tiny_model_path), options, providers=[CPU_PROVIDER])
+    session = ModelSession.load(tmp_path / "model.onnx", provider="cpu", threads=1)
+    assert not session.rewritten
+    assert session.passed_over[0].startswith("the graph cannot be rewritten for processors: ")

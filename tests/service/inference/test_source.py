@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -129,4 +129,28 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_version_refuses_to_open(root: Path) -> None:
     (root / "tiny" / "latest").mkdir()
     with pytest.raises(ModelContractError, match="not named after a version"):
+        open_models(root)
+
+
+def test_a_volume_of_its_own_is_a_repository(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "lost+found").mkdir()
+    real = Path.iterdir
+
+    def forbidding(folder: Path) -> Iterator[Path]:
+        if folder.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(Path, "iterdir", forbidding)
+    assert open_models(root).active("tiny") == "1.1.0"
+
+
+def test_a_folder_that_may_not_be_read_is_told_in_a_sentence(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(folder: Path) -> Iterator[Path]:
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(ModelContractError, match=r"models cannot be read: Permission denied"):
         open_models(root)

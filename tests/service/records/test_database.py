@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
@@ -84,3 +85,15 @@ def test_a_rolled_back_transaction_leaves_no_gap(database: Database) -> None:
         raise KeyError
     with database.writing() as transaction:
         assert transaction.next_sequence == 1
+
+
+def test_the_log_tells_why_the_records_are_unavailable(tmp_path: Path) -> None:
+    """A full disk, say; never with the text of the database, which might tell what was written."""
+    database = Database.open(None, tmp_path)
+    with structlog.testing.capture_logs() as logs:
+        execute(database, "PRAGMA max_page_count = 1")
+        with pytest.raises(RecordsUnavailableError):
+            execute(database, "CREATE TABLE secret AS SELECT zeroblob(99999)")
+        database.close()
+    told = {"event": "records unavailable", "error": "OperationalError", "code": "SQLITE_FULL"}
+    assert logs == [{**told, "log_level": "warning"}]

@@ -20,6 +20,7 @@ from service.errors import (
     UnknownResultError,
 )
 from service.records import database as database_module
+from service.records import retention
 from service.records.audit import Transaction, read_entries
 from service.records.database import Database
 from service.records.idempotency import IdempotencyKey, StoredAnswer, claim, complete
@@ -265,3 +266,24 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
         with pytest.raises(DatabaseError):
             Database.open(url, tmp_path)
     assert time.monotonic() - began_s < 15.0
+
+
+def test_a_fault_does_not_end_the_purge(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = []
+
+    async def fail(*_: object, **__: object) -> tuple[int, int]:
+        rounds.append(1)
+        raise OverflowError("date value out of range")
+
+    async def purge_for_a_while() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(
+                retention.keep_purging(recorder, result_days=1, image_days=None), 0.3
+            )
+
+    monkeypatch.setattr(retention, "purge_once", fail)
+    monkeypatch.setattr(retention, "_BETWEEN_ROUNDS_S", 0.05)
+    run(purge_for_a_while())
+    assert len(rounds) > 1
