@@ -9,6 +9,7 @@ machine: the tail would be its tail.
 
 import argparse
 import csv
+import math
 import subprocess
 import sys
 import threading
@@ -166,7 +167,11 @@ def table(rows: list[Row]) -> str:
             [
                 f"{row.offered_per_s:g}",
                 f"{row.goodput_per_s:.2f}",
-                *(f"{value:.0f}" for value in (row.p50_ms, row.p99_ms, row.probe_p99_ms)),
+                *(
+                    # A short row at a low rate may have had no probe at all.
+                    "-" if math.isnan(value) else f"{value:.0f}"
+                    for value in (row.p50_ms, row.p99_ms, row.probe_p99_ms)
+                ),
                 *(str(count) for count in (row.refused, row.too_late, row.errors)),
                 *(f"{value:.0f}" for value in (row.peak_mb, row.start_lag_p99_ms)),
             ]
