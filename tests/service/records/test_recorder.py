@@ -1,6 +1,7 @@
 """Results through the recorder: filing, finding, purging, and writers that crowd."""
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
@@ -271,19 +272,25 @@ def test_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:
 def test_a_fault_does_not_end_the_purge(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds = []
+    async def purge_until_the_third_round() -> None:
+        third = asyncio.Event()
+        rounds = []
 
-    async def fail(*_: object, **__: object) -> tuple[int, int]:
-        rounds.append(1)
-        raise OverflowError("date value out of range")
+        async def fail(*_: object, **__: object) -> tuple[int, int]:
+            rounds.append(1)
+            if len(rounds) == 3:
+                third.set()
+            raise OverflowError("date value out of range")
 
-    async def purge_for_a_while() -> None:
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(
-                retention.keep_purging(recorder, result_days=1, image_days=None), 0.3
-            )
+        monkeypatch.setattr(retention, "purge_once", fail)
+        purging = asyncio.create_task(
+            retention.keep_purging(recorder, result_days=1, image_days=None)
+        )
+        await asyncio.wait_for(third.wait(), 60)
+        assert not purging.done()
+        purging.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await purging
 
-    monkeypatch.setattr(retention, "purge_once", fail)
     monkeypatch.setattr(retention, "_BETWEEN_ROUNDS_S", 0.05)
-    run(purge_for_a_while())
-    assert len(rounds) > 1
+    run(purge_until_the_third_round())
